@@ -1,0 +1,1 @@
+"""A small company's back office on real input: mail, pictures, sales, orders. See README.md."""

@@ -1,0 +1,66 @@
+"""Celeriac: a distributed task queue. The names below are loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+VERSION = (0, 1, 0)
+
+if TYPE_CHECKING:
+    from celeriac import exceptions, result, signals, states
+    from celeriac.app import Celeriac, Celery, current_app, current_task, shared_task
+    from celeriac.canvas import Signature, maybe_signature, signature, subtask
+    from celeriac.task import Task
+    from celeriac.utils import uuid
+
+_HOME = {
+    "Celeriac": "celeriac.app",
+    "Celery": "celeriac.app",
+    "current_app": "celeriac.app",
+    "current_task": "celeriac.app",
+    "shared_task": "celeriac.app",
+    "Signature": "celeriac.canvas",
+    "maybe_signature": "celeriac.canvas",
+    "signature": "celeriac.canvas",
+    "subtask": "celeriac.canvas",
+    "Task": "celeriac.task",
+    "uuid": "celeriac.utils",
+}
+_MODULES = {"exceptions", "result", "signals", "states"}
+
+__all__ = [
+    "VERSION",
+    "Celeriac",
+    "Celery",
+    "Signature",
+    "Task",
+    "__version__",
+    "current_app",
+    "current_task",
+    "exceptions",
+    "maybe_signature",
+    "result",
+    "shared_task",
+    "signals",
+    "signature",
+    "states",
+    "subtask",
+    "uuid",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"celeriac.{name}")
+    else:
+        raise AttributeError(f"module 'celeriac' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,773 @@
+"""The application: configuration, task registry, sending."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Concatenate, Literal, TypeVar, cast, overload
+from zoneinfo import ZoneInfo
+
+from celeriac import current, drivers, signals
+from celeriac.canvas.signature import Signature, signature
+from celeriac.conf import Settings
+from celeriac.contracts import Broker, EventBus, QueueAdmin, ResultBackend
+from celeriac.current import get_current_app
+from celeriac.exceptions import ImproperlyConfigured, NotCapable
+from celeriac.finder import find_app
+from celeriac.local import Proxy
+from celeriac.message import Delivery, Owner, Worker
+from celeriac.producer import Producer
+from celeriac.records import Records
+from celeriac.registry import TaskRegistry
+from celeriac.request import Request, current_request
+from celeriac.result import AsyncResult, ResultSet
+from celeriac.retry import RetryPolicy
+from celeriac.routing import Queues, Router
+from celeriac.sending import Sender
+from celeriac.task import P, R, Task, argument_check
+from celeriac.utils import uuid
+
+logger = logging.getLogger("celeriac.app")
+
+Self = TypeVar("Self")
+
+DEFAULT_BROKER = "sqlite:///celeriac.db"
+# Messages of a bulk that are published in one round trip.
+BULK = 500
+
+
+class Celeriac:
+    """An application. ``broker`` and ``backend`` are URLs; any setting may be given by name."""
+
+    task_cls: Any = Task
+    on_configure: Any
+    _said_default = False
+
+    def __init__(
+        self,
+        main: str | None = None,
+        *,
+        broker: str | None = None,
+        backend: str | None = None,
+        include: Iterable[str] | None = None,
+        config_source: Any = None,
+        namespace: str | None = None,
+        task_cls: Any = None,
+        set_as_current: bool = True,
+        autofinalize: bool = True,
+        strict_typing: bool = True,
+        changes: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.main = main
+        self.strict_typing = strict_typing
+        self.autofinalize = autofinalize
+        self.finalized = False
+        self.node_name = socket.gethostname()
+        self.on_after_configure = signals.Signal("on_after_configure", {"source"})
+        self.on_after_finalize = signals.Signal("on_after_finalize", set())
+        self._conf: Settings | None = None
+        self._config_source = (config_source, namespace, False) if config_source else None
+        self._preconf = {**(changes or {}), **settings}
+        if broker is not None:
+            self._preconf["broker_url"] = broker
+        if backend is not None:
+            self._preconf["result_backend"] = backend
+        if include is not None:
+            self._preconf["include"] = list(include)
+        if task_cls is not None:
+            self.task_cls = _imported(task_cls)
+        self._tasks = TaskRegistry()
+        self._task_base: Any = None
+        self._lock = threading.RLock()
+        self._discover: list[Callable[[], None]] = []
+        self._producer: Producer | None = None
+        self._sender: Sender | None = None
+        self._records: tuple[int, Records] | None = None
+        current.add_app(self)
+        if set_as_current:
+            self.set_current()
+
+    # --- configuration ------------------------------------------------------------------------
+
+    @property
+    def conf(self) -> Settings:
+        """The settings; read from their source when first used."""
+        if self._conf is None:
+            with self._lock:
+                if self._conf is None:
+                    self._conf = self._configure()
+                    self.on_after_configure.send(sender=self, source=self._conf)
+        return self._conf
+
+    def _configure(self) -> Settings:
+        conf = Settings()
+        if self._config_source is not None:
+            source, namespace, silent = self._config_source
+            conf.load_object(source, namespace=namespace, silent=silent)
+        if self._preconf:
+            conf.update(self._preconf)
+        hook = getattr(self, "on_configure", None)
+        if hook is not None:
+            self._conf = conf
+            hook()
+        return conf
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Read the settings from a module, its dotted name, a class or a mapping; with
+        ``namespace="CELERY"`` only ``CELERY_...`` names count. Read when first needed."""
+        self._config_source = (obj, namespace, silent)
+        if force or self._conf is not None:
+            self._conf = None
+            self._sender = None
+            _ = self.conf
+
+    def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> None:
+        """As ``config_from_object``, with the module's name in an environment variable."""
+        name = os.environ.get(variable)
+        if name:
+            self.config_from_object(name, silent=silent, force=force)
+        elif not silent:
+            raise ImproperlyConfigured(
+                f"The environment variable {variable} is not set: set it to the name of the "
+                "module that holds the settings."
+            )
+
+    def add_defaults(self, values: Mapping[str, Any]) -> None:
+        """Settings that the configuration may override."""
+        self.conf.add_defaults(values)
+
+    @property
+    def broker_url(self) -> str:
+        """The URL of the broker; says once when it is the default one."""
+        url = self.conf.broker_url
+        if isinstance(url, list | tuple):
+            url = url[0]
+        if url:
+            return str(url)
+        if not Celeriac._said_default:
+            Celeriac._said_default = True
+            logger.warning(
+                "No broker is configured: using %s in %s. Set broker_url (or the environment "
+                "variable CELERIAC_BROKER_URL) to choose another.",
+                DEFAULT_BROKER,
+                os.getcwd(),
+            )
+        return DEFAULT_BROKER
+
+    @property
+    def backend_url(self) -> str | None:
+        """The URL of the result backend. Brokers that keep results themselves are the default."""
+        url = self.conf.result_backend
+        if url is None:
+            broker = self.broker_url
+            return broker if drivers.keeps_results(broker) else None
+        return None if str(url).startswith("disabled") else str(url)
+
+    @property
+    def timezone(self) -> tzinfo:
+        name = self.conf.timezone
+        return ZoneInfo(name) if name else UTC
+
+    def now(self) -> datetime:
+        """Now, in the application's time zone."""
+        return datetime.now(self.timezone)
+
+    # --- drivers --------------------------------------------------------------------------------
+
+    def make_broker(self) -> Broker:
+        """A new, unopened broker."""
+        return drivers.open_broker(self.broker_url, self.conf.broker_transport_options)
+
+    def make_results(self) -> ResultBackend | None:
+        """A new, unopened result backend; None if there is none."""
+        url = self.backend_url
+        if url is None:
+            return None
+        return drivers.open_results(url, self.conf.result_backend_transport_options)
+
+    def make_bus(self) -> EventBus | None:
+        """A new event bus of the broker, if it has one."""
+        try:
+            return drivers.open_bus(self.broker_url, self.conf.broker_transport_options)
+        except NotCapable:
+            return None
+
+    def admin(self) -> QueueAdmin:
+        """The queues as operators see them. Raises NotCapable."""
+        return drivers.admin_of(self.producer.broker)
+
+    @property
+    def producer(self) -> Producer:
+        """What publishes and waits in this process."""
+        producer = self._producer
+        if producer is None or producer.pid != os.getpid():
+            with self._fork_safe_lock():
+                producer = self._producer
+                if producer is None or producer.pid != os.getpid():
+                    producer = self._producer = Producer(self)
+        return producer
+
+    def _fork_safe_lock(self) -> threading.RLock:
+        """The lock, made anew if the process that made it was forked: a thread that held it
+        does not exist here."""
+        if self._lock_pid != os.getpid():
+            self._lock, self._lock_pid = threading.RLock(), os.getpid()
+        return self._lock
+
+    _lock_pid = os.getpid()
+
+    def results_or_raise(self) -> ResultBackend:
+        """The open result backend. Raises NotImplementedError, as Celery does, without one."""
+        results = self.producer.results
+        if results is None:
+            raise NotImplementedError(
+                "No result backend is configured: set result_backend, for example to "
+                f"{DEFAULT_BROKER}."
+            )
+        return results
+
+    @property
+    def backend(self) -> ResultBackend | None:
+        return self.producer.results
+
+    @property
+    def records(self) -> Records:
+        generation = self.conf.generation
+        if self._records is None or self._records[0] != generation:
+            self._records = generation, Records(self)
+        return self._records[1]
+
+    def publish_policy(self) -> RetryPolicy:
+        return RetryPolicy.of(self.conf.task_publish_retry_policy)
+
+    @property
+    def queues(self) -> Queues:
+        return Queues(self.conf)
+
+    @property
+    def router(self) -> Router:
+        return Router(self.conf)
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    @property
+    def Task(self) -> Any:  # noqa: N802
+        """The base class of this application's tasks."""
+        if self._task_base is None:
+            base = _imported(self.task_cls)
+            self._task_base = type("Task", (base,), {"app": self, "abstract": True})
+        return self._task_base
+
+    @property
+    def tasks(self) -> TaskRegistry:
+        """All tasks, by name."""
+        self.finalize()
+        return self._tasks
+
+    # The three forms: @app.task, @app.task(bind=True, ...) and @app.task(...).
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self, *, bind: Literal[True], **options: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+    @overload
+    def task(
+        self, *, bind: Literal[False] = False, **options: Any
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(self, function: Any = None, /, **options: Any) -> Any:
+        """Make a function a task. Options are attributes of Task; ``name``, ``bind`` (the
+        function takes the task as its first argument) and ``base`` besides."""
+        if function is not None:
+            if not callable(function):
+                raise TypeError("@app.task takes a function; its options go by name")
+            return self._task_from_function(function, **options)
+
+        def decorator(fun: Any) -> Any:
+            return self._task_from_function(fun, **options)
+
+        return decorator
+
+    def _task_from_function(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        base: Any = None,
+        bind: bool = False,
+        **options: Any,
+    ) -> Any:
+        name = name or self.gen_task_name(function.__name__, function.__module__)
+        known = self._tasks.get(name)
+        if known is not None:
+            return self._tasks.same(known, function)
+        for left_out in ("shared", "lazy", "filter"):
+            options.pop(left_out, None)
+        run = function
+        if options.get("pydantic"):
+            from celeriac.validation import validated
+
+            run = validated(function, bind=bind, options=options)
+        base = _imported(base) if base is not None else self.Task
+        made = type(
+            function.__name__,
+            (base,),
+            {
+                "app": self,
+                "name": name,
+                "run": run if bind else staticmethod(run),
+                "abstract": False,
+                "__doc__": function.__doc__,
+                "__module__": function.__module__,
+                "__wrapped__": staticmethod(function),
+                "_check": staticmethod(argument_check(function, skip_first=bind)),
+                **options,
+            },
+        )
+        return self.register_task(made())
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """Register an object of a Task class (or the class)."""
+        if isinstance(task, type):
+            task = task()
+        cls = type(task)
+        if not task.name:
+            cls.name = self.gen_task_name(cls.__name__, cls.__module__)
+        if task.app is not self:
+            cls.app = self
+        if task._check is None and cls.run is not Task.run:
+            cls._check = staticmethod(argument_check(cls.run, skip_first=not _is_static(cls)))
+        for option, value in options.items():
+            setattr(task, option, value)
+        self._tasks[task.name] = task
+        if self.finalized:
+            self._bind(task)
+        return task
+
+    def gen_task_name(self, name: str, module: str | None) -> str:
+        """``module.name``; ``__main__`` is called after the application."""
+        if module == "__main__" and self.main:
+            module = self.main
+        return f"{module}.{name}" if module else name
+
+    def finalize(self, auto: bool = False) -> None:
+        """Complete the registry: shared tasks, discovered modules, settings of tasks. Happens by
+        itself when a task is first sent or looked up."""
+        if self.finalized:
+            return
+        with self._fork_safe_lock():
+            if self.finalized:
+                return
+            if auto and not self.autofinalize:
+                raise RuntimeError("The application was told not to finalize itself.")
+            self.finalized = True
+            from celeriac import builtins
+
+            builtins.add_to(self)
+            current.make_shared(self)
+            for task in list(self._tasks.values()):
+                self._bind(task)
+            self.on_after_finalize.send(sender=self)
+
+    def _bind(self, task: Any) -> None:
+        annotations = self.conf.task_annotations
+        for source in annotations if isinstance(annotations, list | tuple) else [annotations]:
+            if not source:
+                continue
+            found = {**source.get("*", {}), **source.get(task.name, {})}
+            for option, value in found.items():
+                setattr(task, option, value)
+        task.bind(self)
+
+    def autodiscover_tasks(
+        self,
+        packages: Iterable[str] | Callable[[], Iterable[str]] | None = None,
+        related_name: str | None = "tasks",
+        force: bool = False,
+    ) -> None:
+        """Import ``related_name`` of each package when the worker starts (``force``: now)."""
+
+        def discover() -> None:
+            names = packages() if callable(packages) else packages
+            for package in names or ():
+                _import_related(package, related_name)
+
+        if force:
+            discover()
+        else:
+            self._discover.append(discover)
+
+    def import_modules(self) -> None:
+        """Import what ``include`` and ``imports`` name and what is to be discovered."""
+        signals.import_modules.send(sender=self)
+        for module in itertools.chain(self.conf.imports or (), self.conf.include or ()):
+            importlib.import_module(module)
+        while self._discover:
+            self._discover.pop(0)()
+
+    # --- sending --------------------------------------------------------------------------------
+
+    @property
+    def sender(self) -> Sender:
+        sender = self._sender
+        if (
+            sender is None
+            or sender.generation != self.conf.generation
+            or sender.pid != os.getpid()
+        ):
+            sender = self._sender = Sender(self)
+        return sender
+
+    def send_task(
+        self,
+        name: str,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_type: Any = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Send a call by the task's name; it need not be known here. Options, errors and what
+        it promises are those of ``Task.apply_async``."""
+        message, task = self._message(name, args, kwargs, task_type, options)
+        self.producer.publish((message,))
+        return self._sent(message, task, options)
+
+    async def asend_task(
+        self,
+        name: str,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_type: Any = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """``send_task`` for coroutines."""
+        message, task = self._message(name, args, kwargs, task_type, options)
+        await self.producer.apublish((message,))
+        return self._sent(message, task, options)
+
+    def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
+        """Send many calls, hundreds in one round trip; the results in order. What was sent
+        before an error stays sent."""
+        results: list[AsyncResult[Any]] = []
+        calls = iter(signatures)
+        while batch := list(itertools.islice(calls, BULK)):
+            built = [
+                self._message(sig.task, sig.args, sig.kwargs, sig.type, sig.options)
+                for sig in batch
+            ]
+            self.producer.publish([message for message, _ in built])
+            for (message, task), sig in zip(built, batch, strict=True):
+                results.append(self._sent(message, task, sig.options))
+        return results
+
+    def _send_calls(
+        self, task: Any, calls: Iterable[Sequence[Any]], options: Mapping[str, Any]
+    ) -> list[AsyncResult[Any]]:
+        """``Task.delay_many``."""
+        check = task._check if task.typing else None
+        if self.conf.task_always_eager:
+            return [task.apply(tuple(call), **options) for call in calls]
+        results: list[AsyncResult[Any]] = []
+        pending = iter(calls)
+        build, name = self.sender.message, task.name
+        while batch := [tuple(call) for call in itertools.islice(pending, BULK)]:
+            messages = []
+            for args in batch:
+                if check is not None:
+                    check(*args)
+                messages.append(build(name, args, {}, options, task))
+            self.producer.publish(messages)
+            results.extend(self._sent(message, task, options) for message in messages)
+        return results
+
+    def _message(
+        self,
+        name: str,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        task: Any,
+        options: Mapping[str, Any],
+    ) -> tuple[Any, Any]:
+        if task is None:
+            task = self.tasks.get(name)
+        if isinstance(args, str) or (kwargs is not None and not isinstance(kwargs, Mapping)):
+            raise TypeError(f"{name}: args must be a list or tuple, kwargs a mapping")
+        return (
+            self.sender.message(name, tuple(args) if args else (), kwargs or {}, options, task),
+            task,
+        )
+
+    def _sent(self, message: Any, task: Any, options: Mapping[str, Any]) -> AsyncResult[Any]:
+        """After publishing: the signal, the result, and its place among the sender's children."""
+        if signals.after_task_publish.receivers:
+            from celeriac.protocol.task import decode_headers
+
+            headers = decode_headers(message.headers)
+            signals.after_task_publish.send(
+                sender=headers.get("task"),
+                headers=headers,
+                body=message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+            )
+        result: AsyncResult[Any] = AsyncResult(
+            message.id, app=self, task_name=task.name if task is not None else None
+        )
+        if options.get("ignore_result") or (task is not None and task.ignore_result):
+            result.ignored = options.get("ignore_result") is not False
+        request = current_request()
+        if request is not None and not request.called_directly:
+            running = request._task
+            if options.get("add_to_parent", True) and (running is None or running.trail):
+                request.children.append(result)
+        return result
+
+    def _retry_message(
+        self,
+        task: Any,
+        request: Request,
+        retry: Any,
+        args: Any,
+        kwargs: Any,
+        options: Mapping[str, Any],
+    ) -> Any:
+        return self.sender.retry(task, request, retry, args, kwargs, options)
+
+    def _store_state(self, task_id: str | None, run: str, state: str | None, meta: Any) -> None:
+        """``Task.update_state``."""
+        results = self.producer.results
+        if task_id and state and results is not None:
+            results.put([self.records.write(task_id, run, state, meta)])
+
+    def _store_outcome(self, request: Request, outcome: Any) -> None:
+        """Eager mode with ``task_store_eager_result``."""
+        results = self.producer.results
+        if results is not None and request.id:
+            trace = outcome.einfo.traceback if outcome.einfo is not None else None
+            record = self.records.write(
+                request.id,
+                request.id,
+                outcome.state,
+                outcome.value,
+                traceback=trace,
+                request=request,
+            )
+            results.put([record])
+
+    # --- results and control --------------------------------------------------------------------
+
+    def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: N802, A002
+        """The result of the task with this id."""
+        kwargs.setdefault("app", self)
+        return AsyncResult(id, **kwargs)
+
+    def ResultSet(self, results: Iterable[AsyncResult[Any]], **kwargs: Any) -> ResultSet:  # noqa: N802
+        return ResultSet(results, app=self, **kwargs)
+
+    def signature(self, *args: Any, **kwargs: Any) -> Signature:
+        kwargs["app"] = self
+        return signature(*args, **kwargs)
+
+    def revoke(
+        self, ids: str | Sequence[str], terminate: bool = False, signal: str = "SIGTERM"
+    ) -> None:
+        """Cancel tasks. Those that wait are settled as REVOKED at once; those that run are killed
+        with ``terminate``. The ids stay cancelled for ``revoke_expires`` seconds, across restarts.
+        Raises NotCapable if the broker cannot."""
+        wanted = [ids] if isinstance(ids, str) else [str(one) for one in ids]
+        until = time.time() + self.conf.revoke_expires
+        with self.operating() as owner:
+            broker = self.producer.broker
+            found = broker.cancel(owner, wanted, until, terminate, str(signal))
+            self.settle_removed(found)
+        bus = self.make_bus() if terminate else None
+        if bus is not None:
+            bus.emit("cancel")
+
+    @property
+    def control(self) -> Any:
+        """Celery's names for acting on running workers."""
+        from celeriac.control import Control
+
+        return Control(self)
+
+    def operating(self, ttl: float = 60.0) -> Any:
+        """A context in which this process is an owner that may take messages to settle them;
+        what it does not settle goes back to its queue."""
+        return _Operator(self.producer.broker, ttl)
+
+    def settle_removed(self, deliveries: Sequence[Delivery], reason: str = "revoked") -> int:
+        """Settle deliveries that were taken out of their queues, as REVOKED."""
+        if not deliveries:
+            return 0
+        from celeriac.removal import settle_removed
+
+        return settle_removed(self, deliveries, reason)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    @property
+    def current_task(self) -> Any:
+        request = current_request()
+        return request._task if request is not None else None
+
+    current_worker_task = current_task
+
+    def set_current(self) -> None:
+        current.set_current_app(self)
+
+    def set_default(self) -> None:
+        current.set_default_app(self)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        if self._producer is not None and self._producer.pid == os.getpid():
+            self._producer.close()
+        self._producer = None
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def start(self, argv: Sequence[str] | None = None) -> None:
+        """Run the command line with this application; ``argv`` defaults to the process's."""
+        from celeriac.cli import main
+
+        main(args=list(sys.argv[1:] if argv is None else argv), obj=self)
+
+    def worker_main(self, argv: Sequence[str] | None = None) -> None:
+        """Run a worker: ``app.worker_main(["worker", "-l", "info"])``."""
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        if "worker" not in arguments:
+            raise ValueError(
+                "worker_main() runs the worker command: its arguments must hold 'worker', as in "
+                'app.worker_main(["worker", "--loglevel=INFO"])'
+            )
+        self.start(arguments)
+
+    def bugreport(self) -> str:
+        from celeriac.report import report
+
+        return report(self)
+
+    def __repr__(self) -> str:
+        return f"<Celeriac {self.main or '__main__'} at {id(self):#x}>"
+
+
+Celery = Celeriac
+
+
+class _Operator:
+    """A lease for the time of one operation."""
+
+    def __init__(self, broker: Broker, ttl: float) -> None:
+        self._broker = broker
+        self._ttl = ttl
+        self._lease = f"operator-{uuid()}"
+
+    def __enter__(self) -> Owner:
+        self._broker.register(
+            Worker(lease=self._lease, ttl=self._ttl, name="operator", pid=os.getpid())
+        )
+        return Owner(self._lease, 0, 1)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._broker.unregister(self._lease)
+
+
+# --- module level names -------------------------------------------------------------------------
+
+
+@overload
+def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def shared_task(
+    *, bind: Literal[True], **options: Any
+) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+
+@overload
+def shared_task(
+    *, bind: Literal[False] = False, **options: Any
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def shared_task(function: Any = None, /, **options: Any) -> Any:
+    """A task of every application: it is registered with all, and used with the current one."""
+
+    def share(fun: Callable[..., Any]) -> Any:
+        current.share(lambda app: app._task_from_function(fun, **options))
+
+        def find() -> Any:
+            app = get_current_app()
+            name = options.get("name") or app.gen_task_name(fun.__name__, fun.__module__)
+            return app.tasks[name]
+
+        return Proxy(find, name=fun.__name__, doc=fun.__doc__)
+
+    return share(function) if function is not None else share
+
+
+def app_or_default(app: Celeriac | None = None) -> Celeriac:
+    return app if app is not None else get_current_app()
+
+
+current_app = cast(Celeriac, Proxy(get_current_app, name="current_app"))
+current_task = cast(Any, Proxy(lambda: getattr(current_request(), "_task", None)))
+
+
+def _imported(value: Any) -> Any:
+    """A class, or the class that ``"module:Class"`` or ``"module.Class"`` names."""
+    if not isinstance(value, str):
+        return value
+    module, _, name = value.replace(":", ".").rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _is_static(cls: Any) -> bool:
+    return isinstance(getattr(cls, "__dict__", {}).get("run"), staticmethod)
+
+
+def _import_related(package: str, related_name: str | None) -> None:
+    """Import ``package.related_name`` if there is such a module; errors inside it come out."""
+    importlib.import_module(package)
+    if not related_name:
+        return
+    name = f"{package}.{related_name}"
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return
+    if spec is not None:
+        importlib.import_module(name)
+
+
+__all__ = [
+    "Celeriac",
+    "Celery",
+    "app_or_default",
+    "current_app",
+    "current_task",
+    "find_app",
+    "get_current_app",
+    "shared_task",
+]

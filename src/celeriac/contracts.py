@@ -1,0 +1,238 @@
+"""What a driver is: the words that the application and the worker speak to every system.
+
+All calls are synchronous, batch first (one call, one round trip) and may be made from any thread;
+a call that waits blocks no other. Each raises ``OperationalError`` when the system cannot be
+reached within its time-out, and leaves nothing half done. Every transition checks the owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from celeriac.message import (
+    Arrival,
+    Completes,
+    Delivery,
+    Join,
+    Message,
+    MessageState,
+    Outcome,
+    Owner,
+    Peeked,
+    Pulse,
+    QueueInfo,
+    Removed,
+    Settlement,
+    Tag,
+    TaskRecord,
+    Upkeep,
+    Worker,
+)
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What a system can promise. The application refuses at start-up what it cannot."""
+
+    survives_process: bool = True  # what was published survives the death of every process
+    shared: bool = True  # several processes can use it at once
+    delayed: bool = True  # due_at waits in the store
+    dedupe: bool = True  # remembers dedupe keys
+    priorities: bool = True
+    highest_priority: int = 9  # the number that goes first: 9 (AMQP) or 0 (Celery's Redis)
+    durable_cancel: bool = True
+    joins: bool = True  # arrivals are counted in the store
+    durability: str = ""  # one sentence for `celeriac report`
+
+
+class Broker(Protocol):
+    """Keeps messages until they are settled. A message is in its queue or in flight, never in
+    neither."""
+
+    capabilities: Capabilities
+    # Equal for a broker and a result backend that can change in one transaction. A URL of the
+    # driver's scheme, without a password.
+    store: str
+
+    def open(self) -> None:
+        """Connect and make the store ready. Raises OperationalError naming the URL."""
+
+    def close(self) -> None:
+        """Let go of the connection; waiting calls return. May be called twice."""
+
+    def wake(self) -> None:
+        """Make calls that wait return now, with what there is. From any thread."""
+
+    def publish(self, messages: Sequence[Message], joins: Sequence[Join] = ()) -> int:
+        """All durable in the store when it returns, or none. How many were not dropped by key.
+        A key is seen for ``dedupe_window`` seconds (an option of the driver; a day) from the
+        first publish, longer than its message lives. Joins are opened in the same transaction."""
+
+    def register(self, worker: Worker) -> None:
+        """Take or renew the lease that ``worker`` names."""
+
+    def unregister(self, lease: str) -> None:
+        """Give the lease back; what its owners still hold returns to the front, not counted.
+        The mark of ``begin`` stays: the next claim shows it."""
+
+    def heartbeat(self, lease: str) -> Pulse:
+        """Renew the lease, if it is still there: one that has lapsed is, until a maintain has
+        collected it. A cancelled running id is told at every heartbeat until it is settled."""
+
+    def claim(
+        self,
+        owner: Owner,
+        queues: Sequence[str],
+        limit: int,
+        max_bytes: int = 16 * 1024 * 1024,
+        wait: float = 0.0,
+    ) -> list[Delivery]:
+        """Take up to ``limit`` due messages, queues in the order given, in each the best priority
+        and then the oldest first, paused queues left out. Always at least one if there is one,
+        however large. A message that was lost before is handed out alone. Blocks up to ``wait``
+        seconds while there is nothing. Raises LeaseLost if the owner's lease is gone.
+
+        A delayed message takes its place when it becomes due, as if it was published then; the
+        claim that finds it due may put it there. ``wait`` is real time, whatever the clock."""
+
+    def begin(self, deliveries: Sequence[Delivery]) -> list[Tag]:
+        """Mark "not again" just before starting (at most once). The tags no longer held."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Outcome]:
+        """Apply each settlement whole, in order, in one transaction; one answer for each.
+
+        A refused record (see ResultBackend) doesn't make a settlement lost. Those of a batch that
+        are released go ahead of what waits in their queue with their priority, in the order of
+        the batch, without the mark of ``begin``. DEFER without ``due_at``: to the end, now.
+
+        An arrival at a join that is unknown, complete or expired changes nothing. A token that is
+        not the one told last for its join is as none: the answer is Completes again. A token for
+        a join that somebody else has completed meanwhile (a part that was sent twice) is answered
+        by Completes without parts, and nothing is done: settle again without what would have
+        followed the join, and without its token."""
+
+    def recover(self, dead: Owner, new: Owner, running: Tag | None) -> list[Delivery]:
+        """Move to ``new`` what ``dead``, a process of the same worker, held, in order. Only the
+        one that was ``running`` counts as lost. None of them is redelivered alone: the caller
+        releases the others before it runs the one that was lost."""
+
+    def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:
+        """Due messages up; messages of dead leases back to the front, each counted as lost;
+        expired dead letters, results, keys and joins gone. Those that were begun or were lost
+        ``max_deliveries`` times are handed to ``owner`` instead, to be settled. Leases are judged
+        only when the owner's own was renewed without a gap for one whole lease, its own."""
+
+    def cancel(
+        self,
+        owner: Owner,
+        ids: Sequence[str],
+        until: float,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+    ) -> list[Delivery]:
+        """Remember the ids as cancelled until then. Their waiting and delayed messages are handed
+        to ``owner`` to be settled; those in flight show up in their worker's heartbeat. Raises
+        LeaseLost if the owner's lease is gone: a client registers one for the time it takes.
+        Cancelling again never shortens ``until`` and never takes ``terminate`` back."""
+
+
+class ResultBackend(Protocol):
+    """Keeps the records of tasks. A stored SUCCESS is never replaced; a FAILURE or REVOKED only
+    by another run of the id; an unfinished state never replaces a final one of the same run."""
+
+    capabilities: Capabilities
+    store: str
+
+    def open(self) -> None:
+        """Connect and make the store ready."""
+
+    def close(self) -> None:
+        """Let go of the connection; waiting calls return. May be called twice."""
+
+    def wake(self) -> None:
+        """Make calls that wait return now, with what there is. From any thread."""
+
+    def put(self, records: Sequence[TaskRecord]) -> list[TaskRecord]:
+        """Store the records; for each the one that now stands."""
+
+    def get(self, ids: Sequence[str]) -> list[TaskRecord | None]:
+        """The records of the ids, in their order; None for an unknown or expired one."""
+
+    def wait(self, ids: Sequence[str], timeout: float) -> list[TaskRecord]:
+        """Block until at least one of the ids is ready; all that are. Empty after ``timeout``."""
+
+    def open_joins(self, joins: Sequence[Join]) -> None:
+        """Make the places where parts meet, before any part is sent."""
+
+    def arrive(
+        self, arrivals: Sequence[Arrival], tokens: Mapping[str, str] | None = None
+    ) -> list[Completes | None]:
+        """Count the parts in; repeating one changes nothing. See Completes."""
+
+    def admit(self, key: str, publish_id: str) -> bool:
+        """Remember the first publish id seen for the key; is this the one?"""
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget the records; how many there were."""
+
+    def purge(self) -> int:
+        """Remove what has expired; how many records."""
+
+
+class EventBus(Protocol):
+    """Lossy and bounded: never part of correctness."""
+
+    def emit(self, topic: str, payload: bytes = b"") -> None:
+        """Tell whoever listens now."""
+
+    def listen(self, topics: Iterable[str], timeout: float) -> list[tuple[str, bytes]]:
+        """What was emitted since the last call (the first call: since then), waiting up to
+        ``timeout`` seconds for something."""
+
+
+class QueueAdmin(Protocol):
+    """For operators and the dashboard."""
+
+    def queues(self) -> list[QueueInfo]:
+        """Every queue that holds something or is paused, by name."""
+
+    def pause(self, queue: str, paused: bool = True) -> None:
+        """Let nobody claim from the queue, or let them again; publishing goes on."""
+
+    def peek(
+        self, queue: str | None, state: MessageState, limit: int = 100, after: str = ""
+    ) -> list[Peeked]:
+        """Messages in claim order (delayed ones: the next due first; dead ones: latest first),
+        nothing changed. Queue None: all."""
+
+    def find(self, ids: Sequence[str]) -> list[Peeked]:
+        """The messages with these task ids, wherever they are."""
+
+    def revive(self, ids: Sequence[str]) -> int:
+        """Dead letters back to the end of their queues, due now, as a new run each, counted as
+        never lost, whatever keys were seen. How many."""
+
+    def delete(self, owner: Owner, ids: Sequence[str]) -> Removed:
+        """Remove waiting, delayed and dead messages of these ids. Raises LeaseLost as cancel."""
+
+    def purge(self, owner: Owner, queue: str) -> Removed:
+        """Remove the waiting and delayed messages of the queue. Raises LeaseLost as cancel."""
+
+
+class Driver(Protocol):
+    """What the entry point of a URL scheme (group ``celeriac.drivers``) must be: a factory for
+    the parts of one system, not yet open. A part that the system lacks is None."""
+
+    def broker(self, url: str, options: Mapping[str, Any]) -> Broker | None: ...
+
+    def results(self, url: str, options: Mapping[str, Any]) -> ResultBackend | None: ...
+
+    def bus(self, url: str, options: Mapping[str, Any]) -> EventBus | None: ...
+
+    def admin(self, broker: Broker) -> QueueAdmin | None: ...
+
+
+Clock = Callable[[], float]
+"""Epoch seconds; passed in so that tests can move it."""

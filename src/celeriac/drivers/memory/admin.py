@@ -1,0 +1,136 @@
+"""What operators do with the queues of ``memory://``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from celeriac.drivers.memory.broker import MemoryBroker
+from celeriac.drivers.memory.store import Entry
+from celeriac.message import MessageState, Owner, Peeked, QueueInfo, Removed
+from celeriac.utils import uuid
+
+
+class MemoryQueueAdmin:
+    """Celeriac's QueueAdmin contract over an opened broker."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._store = broker.kept
+
+    def queues(self) -> list[QueueInfo]:
+        with self._store.lock:
+            self._store.promote(self._broker.clock())
+            by_queue: dict[str, list[Entry]] = {name: [] for name in self._store.paused}
+            for entry in self._store.entries.values():
+                by_queue.setdefault(entry.message.queue, []).append(entry)
+            return [self._info(name, by_queue[name]) for name in sorted(by_queue)]
+
+    def _info(self, name: str, entries: Sequence[Entry]) -> QueueInfo:
+        where = [entry.state for entry in entries]
+        waiting = [e.published_at for e in entries if e.state is MessageState.WAITING]
+        return QueueInfo(
+            name=name,
+            waiting=len(waiting),
+            delayed=where.count(MessageState.DELAYED),
+            in_flight=where.count(MessageState.IN_FLIGHT),
+            dead=where.count(MessageState.DEAD),
+            paused=name in self._store.paused,
+            oldest_at=min(waiting, default=None),
+        )
+
+    def pause(self, queue: str, paused: bool = True) -> None:
+        with self._store.lock:
+            if paused:
+                self._store.paused.add(queue)
+            else:
+                self._store.paused.discard(queue)
+            self._store.changed.notify_all()
+
+    def peek(
+        self, queue: str | None, state: MessageState, limit: int = 100, after: str = ""
+    ) -> list[Peeked]:
+        with self._store.lock:
+            self._store.promote(self._broker.clock())
+            entries = [
+                entry
+                for entry in self._in_order(queue, state)
+                if queue is None or entry.message.queue == queue
+            ]
+            if after:
+                tags = [str(entry.tag) for entry in entries]
+                entries = entries[tags.index(after) + 1 :] if after in tags else []
+            return [_peeked(entry) for entry in entries[: max(0, limit)]]
+
+    def _in_order(self, queue: str | None, state: MessageState) -> Iterable[Entry]:
+        if state is MessageState.WAITING:
+            names = sorted(self._store.lines) if queue is None else [queue]
+            return [entry for name in names for entry in self._store.waiting(name)]
+        if state is MessageState.DEAD:
+            return reversed(self._store.dead.values())
+        if state is MessageState.IN_FLIGHT:
+            return [entry for held in self._store.held.values() for entry in held.values()]
+        delayed = [e for e in self._store.entries.values() if e.state is MessageState.DELAYED]
+        return sorted(delayed, key=lambda entry: (entry.due_at or 0.0, entry.tag))
+
+    def find(self, ids: Sequence[str]) -> list[Peeked]:
+        with self._store.lock:
+            self._store.promote(self._broker.clock())
+            return [_peeked(entry) for entry in self._store.of_ids(ids)]
+
+    def revive(self, ids: Sequence[str]) -> int:
+        now = self._broker.clock()
+        with self._store.lock:
+            self._store.promote(now)
+            dead = [e for e in self._store.of_ids(ids) if e.state is MessageState.DEAD]
+            for entry in dead:
+                self._store.remove(entry)
+                message = msgspec.structs.replace(
+                    entry.message, run=uuid(), due_at=None, dedupe_key=None
+                )
+                self._store.add(message, now, window=0.0)
+            self._store.changed.notify_all()
+            return len(dead)
+
+    def delete(self, owner: Owner, ids: Sequence[str]) -> Removed:
+        with self._store.lock:
+            return self._remove(owner, self._store.of_ids(ids))
+
+    def purge(self, owner: Owner, queue: str) -> Removed:
+        with self._store.lock:
+            entries = [
+                entry
+                for entry in self._store.entries.values()
+                if entry.message.queue == queue and entry.state is not MessageState.DEAD
+            ]
+            return self._remove(owner, entries)
+
+    def _remove(self, owner: Owner, entries: Sequence[Entry]) -> Removed:
+        """Dead letters are gone at once: their joins were told when they were buried."""
+        self._store.lease(owner)
+        entries = [entry for entry in entries if entry.state is not MessageState.IN_FLIGHT]
+        parts = [
+            entry
+            for entry in entries
+            if entry.message.join is not None and entry.state is not MessageState.DEAD
+        ]
+        gone = [entry for entry in entries if entry not in parts]
+        for entry in gone:
+            self._store.remove(entry)
+        handed = self._broker.take_unstarted(parts, owner, self._broker.clock())
+        return Removed(count=len(gone), parts=tuple(handed))
+
+
+def _peeked(entry: Entry) -> Peeked:
+    message = entry.message
+    if entry.state is MessageState.DELAYED and message.due_at != entry.due_at:
+        message = msgspec.structs.replace(message, due_at=entry.due_at)
+    return Peeked(
+        message=message,
+        state=entry.state,
+        cursor=str(entry.tag),
+        lost=entry.lost,
+        reason=entry.reason,
+        at=entry.buried_at if entry.state is MessageState.DEAD else entry.published_at,
+    )

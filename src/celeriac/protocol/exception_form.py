@@ -1,0 +1,130 @@
+"""Exceptions as values: how a failed task's exception is stored, and made again by its reader.
+
+The form is Celery's (wire-format.md 4.1). Our own exceptions are written as if they came from
+the packages of Celery where its clients look for them; reading turns that round.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import pickle
+import sys
+from types import ModuleType
+from typing import Any
+
+from celeriac import exceptions
+from celeriac.exceptions import SecurityError, SoftTimeLimitExceeded
+from celeriac.protocol import serialization
+from celeriac.protocol.saferepr import saferepr
+
+__all__ = ["exception_form", "exception_from_form"]
+
+_OURS = exceptions.__name__
+_CELERY = "celery.exceptions"
+_BILLIARD = "billiard.exceptions"
+_IN_BILLIARD = frozenset(
+    ("SoftTimeLimitExceeded", "TimeLimitExceeded", "WorkerLostError", "Terminated")
+)
+_TO_OURS = frozenset((_OURS, _CELERY, _BILLIARD, "kombu.exceptions"))
+_LONGEST_NAME = 200
+_SHOWN = 2048  # characters of an argument that could not be written
+
+
+def exception_form(exc: BaseException, serializer: str = "json") -> Any:
+    """What to store of an exception: ``exc_type``, ``exc_message`` (the arguments; those that the
+    serializer cannot write as their repr) and ``exc_module``. With pickle, the exception itself
+    if it survives that."""
+    if serializer == "pickle" and type(exc).__module__ != _OURS and _survives_pickle(exc):
+        return exc
+    cls = type(exc)
+    return {
+        "exc_type": cls.__qualname__,
+        "exc_message": [_writable(arg, serializer) for arg in _arguments(exc)],
+        "exc_module": _module_written(cls),
+    }
+
+
+def _arguments(exc: BaseException) -> tuple[Any, ...]:
+    args = BaseException.args.__get__(exc)  # type: ignore[attr-defined]
+    return args if isinstance(args, tuple) else ()
+
+
+def _module_written(cls: type) -> str:
+    if cls.__module__ != _OURS:
+        return cls.__module__
+    return _BILLIARD if cls.__name__ in _IN_BILLIARD else _CELERY
+
+
+def _writable(arg: Any, serializer: str) -> Any:
+    if type(arg) is str and arg.isascii():
+        return arg
+    try:
+        serialization.encode(arg, serializer)
+    except exceptions.EncodeError:
+        return saferepr(arg, _SHOWN)
+    return arg
+
+
+def _survives_pickle(exc: BaseException) -> bool:
+    try:
+        return type(pickle.loads(pickle.dumps(exc))) is type(exc)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:
+        return False  # stored in its form instead, as with the other serializers
+
+
+def exception_from_form(form: Any) -> BaseException:
+    """The exception again. Its class is looked up in modules that are already imported, never
+    imported, and must be an exception (else SecurityError); one that cannot be found is made up
+    under ``celeriac.exceptions``. One that refuses its arguments becomes an ``Exception`` that
+    shows class and arguments, and so does anything that is no exception's form."""
+    if isinstance(form, BaseException):
+        return form
+    if not isinstance(form, dict) or type(form.get("exc_type")) is not str:
+        return Exception(form if isinstance(form, str) else saferepr(form))
+    name, args = form["exc_type"], form.get("exc_message")
+    if not isinstance(args, list | tuple):
+        args = [args]
+    cls = _find_class(form.get("exc_module"), name)
+    if cls is None:
+        cls = _made_up(name[:_LONGEST_NAME])
+    elif not (isinstance(cls, type) and issubclass(cls, BaseException)):
+        raise SecurityError(
+            f"the stored exception {saferepr(form.get('exc_module'), 200)}.{name[:_LONGEST_NAME]} "
+            "is not an exception class here: it is not called. Look who writes to the result "
+            "backend"
+        )
+    try:
+        exc = cls(*args)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:
+        return Exception(f"{cls}({saferepr(args)})")
+    return exc if isinstance(exc, BaseException) else Exception(f"{cls}({saferepr(args)})")
+
+
+def _find_class(module: Any, name: str) -> Any:
+    """What the module's or class's own dictionaries hold, so that finding runs no code."""
+    if module is None:
+        found: Any = builtins if hasattr(builtins, name) else exceptions
+    elif module in _TO_OURS:
+        found = exceptions
+    else:
+        found = sys.modules.get(module) if isinstance(module, str) else None
+    for part in name.split("."):
+        if isinstance(found, ModuleType):
+            found = vars(found).get(part)
+        elif isinstance(found, type):
+            found = next((vars(c)[part] for c in found.__mro__ if part in vars(c)), None)
+        else:
+            return None
+    return found
+
+
+@functools.lru_cache(256)
+def _made_up(name: str) -> type[BaseException]:
+    printable = name.encode("utf-8", "replace").decode().replace("\0", "?")
+    short = printable.rpartition(".")[2] or "Exception"
+    return type(short, (Exception,), {"__module__": _OURS, "__qualname__": printable})

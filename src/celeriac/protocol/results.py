@@ -1,0 +1,98 @@
+"""The result document: what a result backend stores of a task (wire-format.md 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celeriac.exceptions import DecodeError
+from celeriac.protocol import compression as compression_
+from celeriac.protocol import serialization
+from celeriac.protocol.exception_form import exception_form, exception_from_form
+from celeriac.protocol.json_codec import encode_plain, is_plain
+from celeriac.protocol.saferepr import saferepr
+from celeriac.protocol.times import format_time
+
+__all__ = ["decode_meta", "encode_meta", "exception_form", "exception_from_form", "result_tuple"]
+
+_MARKER = b"\0celery-compressed\0"
+_LONGEST_MIME = 100
+_are_texts_or_none = frozenset((str, type(None))).issuperset
+
+
+def encode_meta(
+    *,
+    id: str,
+    state: str,
+    result: Any,
+    traceback: str | None = None,
+    children: Sequence[Any] | None = (),
+    date_done: float | None = None,
+    group_id: str | None = None,
+    parent_id: str | None = None,
+    extended: Mapping[str, Any] | None = None,
+    serializer: str = "json",
+    compression: str | None = None,
+) -> bytes:
+    """The document as bytes, its keys in Celery's order.
+
+    ``result`` is the value, or an exception's form; ``children`` result tuples, None if there was
+    no task to have any; ``date_done`` epoch seconds, for ready states; ``extended`` what
+    ``result_extended`` adds (name, args, kwargs, worker, retries, queue, stamps). Raises
+    EncodeError naming the part that cannot be written.
+    """
+    meta: dict[str, Any] = {
+        "status": state,
+        "result": result,
+        "traceback": traceback,
+        "children": children if children is None else list(children),
+        "date_done": None if date_done is None else format_time(date_done),
+    }
+    if group_id:
+        meta["group_id"] = group_id
+    if parent_id:
+        meta["parent_id"] = parent_id
+    if extended:
+        meta.update(extended)
+    meta["task_id"] = id
+    if (
+        serializer == "json"
+        and not compression
+        and not children
+        and not extended
+        and is_plain(result)
+        and _are_texts_or_none(map(type, (id, state, traceback, group_id, parent_id)))
+    ):
+        return encode_plain(meta)
+    data = serialization.encode(meta, serializer).data
+    if not compression:
+        return data
+    data, mime = compression_.compress(data, compression)
+    return b"%b%b\0%b" % (_MARKER, mime.encode(), data)
+
+
+def decode_meta(payload: bytes | str, serializer: str = "json") -> dict[str, Any]:
+    """The document of the bytes, compressed or not. JSON is also read where another serializer is
+    configured, so that results outlive a change of the setting. Raises DecodeError."""
+    data = payload.encode("utf-8", "surrogatepass") if isinstance(payload, str) else payload
+    if data.startswith(_MARKER):
+        mime, found, data = data[len(_MARKER) :].partition(b"\0")
+        if not found or len(mime) > _LONGEST_MIME:
+            raise DecodeError("a compressed result does not say how it is compressed")
+        data = compression_.decompress(data, mime.decode("latin-1"))
+    content_type = serialization.serializer_type(serializer)
+    if content_type != serialization.JSON_TYPE and data[:1] == b"{":
+        content_type = serialization.JSON_TYPE
+    encoding = "binary" if content_type == serialization.PICKLE_TYPE else "utf-8"
+    meta = serialization.decode(data, content_type, encoding, frozenset((content_type,)))
+    if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
+        raise DecodeError(f"not a result document: {saferepr(meta, 200)}")
+    return meta
+
+
+def result_tuple(
+    id: str, parent: Sequence[Any] | None = None, children: Sequence[Any] | None = None
+) -> list[Any]:
+    """How a result is named inside documents: ``[[id, parent], children]``, where parent is such
+    a list too and children, for a group, are the list of its members."""
+    return [[id, parent], children if children is None else list(children)]

@@ -1,0 +1,374 @@
+"""Task messages: what a sender writes and a worker reads (wire-format.md 1.1, 1.3 and 1.6).
+
+A message is protocol 2 if its headers have ``task``; else its body is one object with everything
+(protocol 1), and the reader fills in the headers that protocol 2 would have had.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from msgspec import Struct
+
+from celeriac.exceptions import (
+    ContentError,
+    DecodeError,
+    InvalidTaskError,
+    SoftTimeLimitExceeded,
+)
+from celeriac.message import Message
+from celeriac.protocol import compression as compression_
+from celeriac.protocol import serialization
+from celeriac.protocol.checks import check_encodable, check_headers, check_parts, invalid
+from celeriac.protocol.json_codec import decode_json, encode_plain, is_plain
+from celeriac.protocol.saferepr import saferepr
+from celeriac.protocol.times import format_time, parse_time
+
+__all__ = [
+    "Embed",
+    "TaskMessage",
+    "decode",
+    "decode_headers",
+    "encode_body",
+    "encode_headers",
+    "encode_v1",
+    "format_time",
+    "make_headers",
+    "parse_time",
+    "peek_task",
+]
+
+_PEEKED = 1024 * 1024  # bytes: a larger body is not read to list it
+
+
+class Embed(TypedDict):
+    """What is to happen after the task, as signature dicts; ``chain`` last one first."""
+
+    callbacks: list[dict[str, Any]] | None
+    errbacks: list[dict[str, Any]] | None
+    chain: list[dict[str, Any]] | None
+    chord: dict[str, Any] | None
+
+
+class TaskMessage(Struct, kw_only=True):
+    """A task message as read.
+
+    ``headers`` always has ``task``, ``id``, ``root_id``, ``retries``, ``timelimit`` (hard, soft)
+    and ``stamps``; the other headers of wire-format 1.1 may be missing, but none has a wrong type.
+    ``protocol`` is 1 or 2.
+    """
+
+    headers: dict[str, Any]
+    args: list[Any]
+    kwargs: dict[str, Any]
+    embed: dict[str, Any]
+    protocol: int = 2
+
+
+# ------------------------------------------------------------------------------- sending
+
+_NOTHING: Embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_PARTS = ("args", "kwargs", "embed")
+
+Body = tuple[bytes, str, str, str | None]
+"""Bytes, content type, content encoding, and the content type of the compression or None."""
+
+
+def encode_body(
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    embed: Mapping[str, Any] | None = None,
+    serializer: str = "json",
+    compression: str | None = None,
+) -> Body:
+    """The body of protocol 2. Raises EncodeError naming the argument that cannot be written;
+    ImproperlyConfigured for an unknown serializer or compression."""
+    if not embed:
+        if serializer == "json" and compression is None and is_plain(args) and is_plain(kwargs):
+            return (
+                encode_plain((args, kwargs, _NOTHING)),
+                serialization.JSON_TYPE,
+                "utf-8",
+                None,
+            )
+        embed = {**_NOTHING}
+    elif len(embed) < len(_NOTHING):
+        embed = {**_NOTHING, **embed}
+    body = [list(args), kwargs, embed]
+    return _compressed(serialization.encode(body, serializer, names=_PARTS), compression)
+
+
+def _compressed(encoded: serialization.Encoded, compression: str | None) -> Body:
+    content_type, content_encoding, data = encoded
+    if not compression:
+        return data, content_type, content_encoding, None
+    data, mime = compression_.compress(data, compression)
+    return data, content_type, content_encoding, mime
+
+
+def encode_v1(
+    *,
+    task: str,
+    id: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    group: str | None = None,
+    group_index: int | None = None,
+    retries: int = 0,
+    eta: float | None = None,
+    expires: float | None = None,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+    callbacks: list[dict[str, Any]] | None = None,
+    errbacks: list[dict[str, Any]] | None = None,
+    chord: dict[str, Any] | None = None,
+    serializer: str = "json",
+    compression: str | None = None,
+) -> Body:
+    """The body of protocol 1, which has no headers (but ``compression``, if any) and no chain:
+    the tasks that follow are nested ``callbacks``. Times are epoch seconds."""
+    body = {
+        "task": task,
+        "id": id,
+        "args": list(args),
+        "kwargs": kwargs,
+        "group": group,
+        "group_index": group_index,
+        "retries": retries,
+        "eta": None if eta is None else format_time(eta),
+        "expires": None if expires is None else format_time(expires),
+        "utc": True,
+        "callbacks": callbacks,
+        "errbacks": errbacks,
+        "timelimit": [time_limit, soft_time_limit],
+        "taskset": group,
+        "chord": chord,
+    }
+    return _compressed(serialization.encode(body, serializer), compression)
+
+
+@functools.cache
+def _hostname() -> str:
+    return socket.gethostname()
+
+
+def make_headers(
+    *,
+    task: str,
+    id: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    root_id: str | None = None,
+    parent_id: str | None = None,
+    shadow: str | None = None,
+    eta: float | None = None,
+    expires: float | None = None,
+    group: str | None = None,
+    group_index: int | None = None,
+    retries: int = 0,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+    argsrepr: str | None = None,
+    kwargsrepr: str | None = None,
+    origin: str | None = None,
+    ignore_result: bool | None = False,
+    replaced_task_nesting: int = 0,
+    stamped_headers: Sequence[str] | None = None,
+    stamps: Mapping[str, Any] | None = None,
+    compression: str | None = None,
+    repr_maxlen: int = 1024,
+    repr_maxlevels: int = 3,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All headers of protocol 2. Times are epoch seconds (ValueError for one that no calendar
+    has), ``root_id`` is the id unless given, ``compression`` the content type that ``encode_body``
+    returned. ``extra`` (the caller's own headers) goes over all others."""
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": task,
+        "id": id,
+        "shadow": shadow,
+        "eta": None if eta is None else format_time(eta),
+        "expires": None if expires is None else format_time(expires),
+        "group": group,
+        "group_index": group_index,
+        "retries": retries,
+        "timelimit": [time_limit, soft_time_limit],
+        "root_id": root_id or id,
+        "parent_id": parent_id,
+        "argsrepr": saferepr(args, repr_maxlen, repr_maxlevels) if argsrepr is None else argsrepr,
+        "kwargsrepr": (
+            saferepr(kwargs, repr_maxlen, repr_maxlevels) if kwargsrepr is None else kwargsrepr
+        ),
+        "origin": f"gen{os.getpid()}@{_hostname()}" if origin is None else origin,
+        "ignore_result": ignore_result,
+        "replaced_task_nesting": replaced_task_nesting,
+        "stamped_headers": list(stamped_headers) if stamped_headers is not None else None,
+        "stamps": dict(stamps) if stamps else {},
+    }
+    if compression is not None:
+        headers["compression"] = compression
+    if extra:
+        headers.update(extra)
+    return headers
+
+
+_are_usual = frozenset((str, int, bool, type(None), list, dict)).issuperset
+_are_strings = frozenset((str,)).issuperset
+_are_limits = frozenset((int, type(None))).issuperset
+
+
+def encode_headers(headers: dict[str, Any]) -> bytes:
+    """The headers as a JSON object. Raises EncodeError naming the header that cannot be
+    written."""
+    limits = headers.get("timelimit")
+    kinds = list(map(type, headers.values()))
+    if (
+        _are_usual(kinds)
+        and kinds.count(list) == 1  # then it is timelimit
+        and kinds.count(dict) == 1  # then it is stamps
+        and headers.get("stamps") == {}
+        and type(limits) is list
+        and _are_limits(map(type, limits))
+        and _are_strings(map(type, headers))
+    ):
+        return encode_plain(headers)
+    return serialization.encode(headers).data
+
+
+# ------------------------------------------------------------------------------- receiving
+
+
+def decode_headers(data: bytes) -> dict[str, Any]:
+    """The headers of a message. Raises DecodeError."""
+    if data == b"{}":
+        return {}
+    headers = serialization.decode(data, serialization.JSON_TYPE, "utf-8", _JSON_ONLY)
+    if type(headers) is not dict:
+        raise DecodeError(f"the headers of a message must be an object, not {saferepr(headers)}")
+    return headers
+
+
+_JSON_ONLY = frozenset((serialization.JSON_TYPE,))
+
+
+def decode(message: Message, accept: frozenset[str]) -> TaskMessage:
+    """Read a message. Raises, whatever it holds, nothing but ContentDisallowed (``accept`` lists
+    the content types that may be read), DecodeError (bytes that are not of their type) and
+    InvalidTaskError (not a task), each saying what is wrong."""
+    try:
+        return _decode(message, accept)
+    except (ContentError, InvalidTaskError, SoftTimeLimitExceeded):
+        raise
+    except Exception as exc:
+        raise InvalidTaskError(
+            f"not a task message: reading it raised {type(exc).__name__}: {str(exc)[:200]}"
+        ) from exc
+
+
+def _decode(message: Message, accept: frozenset[str]) -> TaskMessage:
+    raw = message.headers
+    headers = decode_headers(raw)
+    body = _read_body(message, headers, accept)
+    if "task" in headers:
+        if type(body) not in (list, tuple) or len(body) != 3:
+            invalid("the body must be [args, kwargs, embed]", body)
+        args, kwargs, embed = check_parts(*body)
+        protocol = 2
+    else:
+        args, kwargs, embed = _read_v1(headers, body)
+        protocol = 1
+    check_headers(headers)
+    if b"\\u" in raw or protocol == 1:
+        check_encodable(headers)
+    return TaskMessage(headers=headers, args=args, kwargs=kwargs, embed=embed, protocol=protocol)
+
+
+def _read_body(message: Message, headers: dict[str, Any], accept: frozenset[str]) -> Any:
+    body = message.body
+    mime = headers.get("compression")
+    if mime:
+        if message.content_type not in accept:  # refuse it before doing any work for it
+            return serialization.decode(b"", message.content_type, "", accept)
+        body = compression_.decompress(body, str(mime))
+    return serialization.decode(body, message.content_type, message.content_encoding, accept)
+
+
+def _read_v1(
+    headers: dict[str, Any], body: Any
+) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Fill ``headers`` from a body of protocol 1 and return the parts."""
+    if type(body) is not dict or "task" not in body:
+        invalid("there must be a task in the headers (protocol 2) or the body (protocol 1)", body)
+    args, kwargs, embed = check_parts(
+        body.get("args"),
+        body.get("kwargs"),
+        {name: body.get(name) for name in _NOTHING},
+    )
+    local = body.get("utc") is False
+    group = body.get("group")
+    headers.update(
+        lang="py",
+        task=body["task"],
+        id=body.get("id"),
+        shadow=None,
+        eta=_v1_time(body, "eta", local),
+        expires=_v1_time(body, "expires", local),
+        group=group if group is not None else body.get("taskset"),
+        group_index=body.get("group_index"),
+        retries=body.get("retries"),
+        timelimit=body.get("timelimit"),
+        root_id=None,
+        parent_id=None,
+        argsrepr=saferepr(tuple(args)),
+        kwargsrepr=saferepr(kwargs),
+        origin=None,
+        ignore_result=None,
+        replaced_task_nesting=0,
+        stamped_headers=None,
+        stamps={},
+    )
+    return args, kwargs, embed
+
+
+def _v1_time(body: dict[str, Any], name: str, local: bool) -> str | None:
+    try:
+        epoch = parse_time(body.get(name), local=local)
+        return None if epoch is None else format_time(epoch)
+    except (ValueError, OverflowError):
+        invalid(f"{name} must be a time in ISO-8601", body[name])
+
+
+def peek_task(message: Message) -> tuple[str, str]:
+    """Name and arguments of the task, as far as they can be told, for a list that people read.
+    Never raises, and reads no body but JSON."""
+    try:
+        headers = decode_headers(message.headers)
+        if "task" in headers:
+            return _text(headers["task"]), _text(headers.get("argsrepr"))
+        if (
+            message.content_type != serialization.JSON_TYPE
+            or "compression" in headers
+            or len(message.body) > _PEEKED
+        ):
+            return "", ""
+        body = decode_json(message.body)
+        if type(body) is not dict:
+            return "", ""
+        args = body.get("args")
+        shown = tuple(args) if isinstance(args, list) else args
+        return _text(body.get("task")), "" if shown is None else saferepr(shown)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:
+        return "", ""  # it may be anything; decode says what is wrong with it
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if type(value) is str else saferepr(value)

@@ -1,0 +1,32 @@
+"""Settling messages that were taken out of their queues by hand: cancelled, deleted, purged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from celeriac.concluding import Concluder
+from celeriac.exceptions import ContentError, InvalidTaskError
+from celeriac.message import Delivery, Settled, Settlement
+from celeriac.reading import Reader
+from celeriac.settling import Settling
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+
+def settle_removed(app: Celeriac, deliveries: Sequence[Delivery], reason: str) -> int:
+    """Settle each as REVOKED for ``reason``; how many were."""
+    concluder = Concluder(app)
+    reader = Reader(app)
+    settlements = []
+    for delivery in deliveries:
+        try:
+            request = reader.read(delivery)
+        except (ContentError, InvalidTaskError):
+            settlements.append(Settlement(delivery=delivery))  # nobody can wait for it by name
+            continue
+        task = app.tasks.get(request.task or "")
+        settlements.append(concluder.revoked(delivery, task, request, reason))
+    settling = Settling(app.producer.broker, app.producer.results)
+    return settling.settle(settlements).count(Settled.SETTLED)

@@ -1,0 +1,319 @@
+"""From a call to a message: options, routing, id and run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from celeriac import signals
+from celeriac.exceptions import ImproperlyConfigured
+from celeriac.message import Message
+from celeriac.protocol import task as wire
+from celeriac.request import Request, running_request
+from celeriac.utils import uuid
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+    from celeriac.exceptions import Retry
+
+# Options of apply_async that mean something here; others are refused, so that a typing error
+# does not pass for an option. Celery's plumbing options are taken and not used.
+OPTIONS = frozenset(
+    "task_id countdown eta expires queue exchange exchange_type routing_key priority serializer "
+    "compression headers ignore_result time_limit soft_time_limit shadow link link_error root_id "
+    "parent_id group_id group_index chord chain argsrepr kwargsrepr delivery_mode retries run "
+    "stamped_headers stamps reply_to dedupe_key add_to_parent replaced_task_nesting origin "
+    "task_type".split()
+)
+IGNORED_OPTIONS = frozenset(
+    "connection producer router publisher declare retry retry_policy timeout confirm_timeout "
+    "mandatory result_cls event_dispatcher immediate task_name".split()
+)
+
+
+class Sender:
+    """Builds the messages of one application."""
+
+    def __init__(self, app: Celeriac) -> None:
+        self.app = app
+        conf = app.conf
+        self.generation = conf.generation
+        self.router = app.router
+        self.serializer: str = conf.task_serializer
+        self.compression: str | None = conf.task_compression
+        self.priority: int | None = conf.task_default_priority
+        self.delivery_mode = 1 if conf.task_default_delivery_mode in (1, "transient") else 2
+        self.inherit_priority = bool(conf.task_inherit_parent_priority)
+        self.protocol = int(conf.task_protocol)
+        self.zone = ZoneInfo(conf.timezone) if conf.timezone else UTC
+        self.pid = os.getpid()
+        self.origin = f"gen{self.pid}@{socket.gethostname()}"
+        self._routes: dict[str, Any] = {}
+
+    def message(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Any = None,
+    ) -> Message:
+        """The message of one call. Raises EncodeError, QueueNotFound, TypeError."""
+        if task is not None and task._sending:
+            given = {key: value for key, value in options.items() if value is not None}
+            options = {**task._sending, **given}
+        elif options:
+            unknown = options.keys() - OPTIONS
+            if unknown - IGNORED_OPTIONS:
+                raise TypeError(
+                    f"{name}: unknown calling option {sorted(unknown - IGNORED_OPTIONS)[0]!r}"
+                )
+        route = self._route(name, args, kwargs, options, task)
+        if route.options:
+            options = {**route.options, **options}
+        get = options.get
+        now = time.time()
+        task_id = get("task_id")
+        run = get("run")
+        if task_id is None:
+            task_id = uuid()
+            run = run or task_id  # a fresh id names a sending as well as anything
+        due_at = self._due(now, get("countdown"), get("eta"))
+        expires_at = self._expires(now, get("expires"))
+        parent_id, root_id, priority = get("parent_id"), get("root_id"), get("priority")
+        parent = running_request()
+        if parent is not None:
+            parent_id = parent_id or parent.id
+            root_id = root_id or parent.root_id or parent.id
+            if priority is None and self.inherit_priority:
+                priority = parent.delivery_info.get("priority")
+        shadow = get("shadow")
+        if shadow is None and task is not None:
+            shadow = task.shadow_name(args, kwargs, options)
+        embed = None
+        if get("link") or get("link_error") or get("chain") or get("chord"):
+            embed = {
+                "callbacks": _listed(get("link")),
+                "errbacks": _listed(get("link_error")),
+                "chain": get("chain"),
+                "chord": get("chord"),
+            }
+        headers = wire.make_headers(
+            task=name,
+            id=task_id,
+            root_id=root_id or task_id,
+            parent_id=parent_id,
+            args=args,
+            kwargs=kwargs,
+            shadow=shadow,
+            eta=due_at,
+            expires=expires_at,
+            group=get("group_id"),
+            group_index=get("group_index"),
+            retries=get("retries") or 0,
+            time_limit=get("time_limit"),
+            soft_time_limit=get("soft_time_limit"),
+            argsrepr=get("argsrepr"),
+            kwargsrepr=get("kwargsrepr"),
+            origin=get("origin") or self.origin,
+            ignore_result=get("ignore_result"),
+            replaced_task_nesting=get("replaced_task_nesting") or 0,
+            stamped_headers=get("stamped_headers"),
+            stamps=get("stamps"),
+            extra=get("headers"),
+        )
+        return self._finish(
+            headers,
+            (args, kwargs, embed),
+            id=task_id,
+            run=run or uuid(),
+            route=route,
+            priority=priority if priority is not None else self.priority or 0,
+            serializer=get("serializer") or self.serializer,
+            compression=get("compression") or self.compression,
+            delivery_mode=get("delivery_mode") or self.delivery_mode,
+            reply_to=get("reply_to") or "",
+            due_at=due_at,
+            expires_at=expires_at,
+            join=get("group_id") if get("chord") else None,
+            dedupe_key=get("dedupe_key"),
+        )
+
+    def _finish(
+        self,
+        headers: dict[str, Any],
+        content: tuple[tuple[Any, ...], Mapping[str, Any], dict[str, Any] | None],
+        *,
+        id: str,  # noqa: A002
+        run: str,
+        route: Any,
+        serializer: str,
+        compression: str | None,
+        **fields: Any,
+    ) -> Message:
+        """Headers and content to bytes, the signal before."""
+        args, kwargs, embed = content
+        if signals.before_task_publish.receivers:
+            signals.before_task_publish.send(
+                sender=headers["task"],
+                body=(args, kwargs, embed or dict(_NO_EMBED)),
+                exchange=route.exchange,
+                routing_key=route.routing_key,
+                headers=headers,
+                properties={
+                    "correlation_id": id,
+                    "reply_to": fields["reply_to"],
+                    "delivery_mode": fields["delivery_mode"],
+                    "priority": fields["priority"],
+                },
+                declare=[],
+                retry_policy=self.app.conf.task_publish_retry_policy,
+            )
+        if self.protocol == 1:
+            body, content_type, encoding, mime = wire.encode_v1(
+                task=headers["task"],
+                id=id,
+                args=args,
+                kwargs=kwargs,
+                group=headers["group"],
+                group_index=headers["group_index"],
+                retries=headers["retries"],
+                eta=fields["due_at"],
+                expires=fields["expires_at"],
+                time_limit=headers["timelimit"][0],
+                soft_time_limit=headers["timelimit"][1],
+                callbacks=(embed or _NO_EMBED)["callbacks"],
+                errbacks=(embed or _NO_EMBED)["errbacks"],
+                chord=(embed or _NO_EMBED)["chord"],
+                serializer=serializer,
+                compression=compression,
+            )
+            headers = {}
+        else:
+            body, content_type, encoding, mime = wire.encode_body(
+                args, kwargs, embed, serializer, compression
+            )
+        if mime is not None:
+            headers["compression"] = mime
+        return Message(
+            id=id,
+            run=run,
+            queue=route.queue,
+            headers=wire.encode_headers(headers) if headers else b"{}",
+            body=body,
+            content_type=content_type,
+            content_encoding=encoding,
+            exchange=route.exchange,
+            routing_key=route.routing_key,
+            **fields,
+        )
+
+    def _route(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Any,
+    ) -> Any:
+        plain = "queue" not in options and "exchange" not in options
+        if plain and "routing_key" not in options and self.router.static:
+            route = self._routes.get(name)
+            if route is None:
+                route = self._routes[name] = self.router.route({}, name, args, kwargs, task)
+            return route
+        return self.router.route(options, name, args, kwargs, task)
+
+    def retry(
+        self,
+        task: Any,
+        request: Request,
+        retry: Retry,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> Message:
+        """The next try of the call that is running: the same message, id and run, one retry
+        more, due later. Only what ``retry()`` was given changes."""
+        delivery = request._delivery
+        assert delivery is not None
+        old = delivery.message
+        if args is not None or kwargs is not None or options:
+            extra = {
+                **request.as_execution_options(),
+                "queue": old.queue,
+                "priority": old.priority,
+                **options,
+            }
+            extra = {key: value for key, value in extra.items() if value is not None}
+            extra.update(
+                eta=retry.eta(),
+                run=old.run,
+                retries=request.retries + 1,
+                parent_id=request.id,
+                reply_to=old.reply_to,
+            )
+            return self.message(
+                task.name,
+                tuple(request.args if args is None else args),
+                request.kwargs if kwargs is None else kwargs,
+                extra,
+                task,
+            )
+        due_at = retry.eta().timestamp()
+        headers = wire.decode_headers(old.headers)
+        headers.update(
+            retries=request.retries + 1,
+            eta=wire.format_time(due_at),
+            parent_id=request.id,
+            origin=self.origin,
+        )
+        return Message(
+            **{
+                **{field: getattr(old, field) for field in Message.__struct_fields__},
+                "headers": wire.encode_headers(headers),
+                "due_at": due_at,
+                "dedupe_key": None,
+            }
+        )
+
+    def _due(self, now: float, countdown: Any, eta: Any) -> float | None:
+        if countdown is not None:
+            return now + float(countdown)
+        if eta is None:
+            return None
+        return self.instant(eta, "eta")
+
+    def _expires(self, now: float, expires: Any) -> float | None:
+        if expires is None:
+            return None
+        if isinstance(expires, timedelta):
+            return now + expires.total_seconds()
+        if isinstance(expires, int | float):
+            return now + float(expires)
+        return self.instant(expires, "expires")
+
+    def instant(self, value: Any, what: str) -> float:
+        """Epoch seconds of a datetime (naive: in the application's time zone) or ISO text."""
+        if isinstance(value, str):
+            parsed = wire.parse_time(value)
+            if parsed is None:
+                raise ImproperlyConfigured(f"{what}={value!r} is not an ISO-8601 time")
+            return parsed
+        if isinstance(value, datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=self.zone)).timestamp()
+        raise TypeError(f"{what}={value!r}: expected a datetime, got {type(value).__name__}")
+
+
+_NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def _listed(value: Any) -> list[Any] | None:
+    if value is None:
+        return None
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,67 @@
+"""The keeper: a thread beside a runner that acts when a task turns out longer than thought.
+
+After 10 ms it settles what was finished before; after 100 ms it gives back what was claimed and
+has not started. It sleeps while the runner is idle.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celeriac.worker.runner import Runner
+
+logger = logging.getLogger("celeriac.worker.keeper")
+
+SETTLE_AFTER = 0.010
+RELEASE_AFTER = 0.100
+
+
+class Keeper:
+    """Watches one runner."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._busy = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="celeriac-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A batch begins."""
+        if not self._busy.is_set():
+            self._busy.set()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._busy.set()
+        self._thread.join(timeout=5.0)
+
+    def _work(self) -> None:
+        runner = self._runner
+        while not self._stopped:
+            self._busy.wait(timeout=60.0)
+            time.sleep(SETTLE_AFTER)
+            try:
+                self._look()
+            except Exception:
+                logger.exception("The keeper could not settle")
+            if not runner.pending and runner.settler.empty:
+                self._busy.clear()
+                if runner.pending:  # a batch began in between
+                    self._busy.set()
+
+    def _look(self) -> None:
+        runner = self._runner
+        if runner.job is None:
+            return
+        running_for = time.monotonic() - runner.started
+        if running_for >= RELEASE_AFTER and runner.pending:
+            runner.release_pending()
+        if running_for >= SETTLE_AFTER and not runner.settler.empty:
+            runner.settler.flush()

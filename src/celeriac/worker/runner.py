@@ -1,0 +1,379 @@
+"""A runner: claim, run, settle, in the main thread of a process, alone with the broker.
+
+The keeper (keeper.py) helps when a task turns out long. Pools that run several tasks in one
+process are in pools/.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from celeriac import states
+from celeriac.contracts import Broker, ResultBackend
+from celeriac.exceptions import LeaseLost, OperationalError
+from celeriac.message import Delivery, Owner, Settlement, Verdict
+from celeriac.settling import Settling
+from celeriac.worker.executor import Executor, Job, SoftLimit
+from celeriac.worker.keeper import Keeper
+from celeriac.worker.limits import RateLimits
+from celeriac.worker.pace import Pace
+from celeriac.worker.process import EXIT_MEMORY, EXIT_OK, EXIT_RECYCLED, Predecessor
+from celeriac.worker.settler import Settler
+from celeriac.worker.slots import SlotState, SlotTable, Stopping
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+    from celeriac.worker.options import WorkerOptions
+
+logger = logging.getLogger("celeriac.worker.runner")
+
+# One wait for messages (seconds): how soon an idle runner sees that it is to stop.
+WAIT = 0.5
+MAX_BYTES = 16 * 1024 * 1024
+
+
+def main(
+    app: Celeriac,
+    options: WorkerOptions,
+    table: SlotTable,
+    slot: int,
+    incarnation: int,
+    *,
+    predecessor: Predecessor | None = None,
+) -> int:
+    """The life of one runner process; its exit code."""
+    from celeriac.worker import pools
+
+    return pools.runner_class(options.pool)(
+        app, options, table, slot, incarnation, predecessor
+    ).run()
+
+
+class Link:
+    """A runner's connections: thrown away and built anew after an error."""
+
+    def __init__(self, app: Celeriac) -> None:
+        self.app = app
+        self.broker: Broker = app.make_broker()
+        self.results: ResultBackend | None = app.make_results()
+
+    def open(self) -> None:
+        self.broker.open()
+        if self.results is not None:
+            self.results.open()
+
+    def close(self) -> None:
+        self.broker.close()
+        if self.results is not None:
+            self.results.close()
+
+
+class BaseRunner:
+    """What all pools share: connections, ownership, taking over from a predecessor."""
+
+    def __init__(
+        self,
+        app: Celeriac,
+        options: WorkerOptions,
+        table: SlotTable,
+        slot: int,
+        incarnation: int,
+        predecessor: Predecessor | None,
+    ) -> None:
+        self.app = app
+        self.options = options
+        self.table = table
+        self.slot = table.slot(slot)
+        self.predecessor = predecessor
+        self.owner = Owner(options.lease_name, slot, incarnation)
+        self.epoch = table.lease_epoch
+        self.link = Link(app)
+        limits = RateLimits(table) if options.rate_limits and table.buckets else None
+        self.executor = Executor(app, options, self.link.broker, self.link.results, limits)
+        self.settler = Settler(Settling(self.link.broker, self.link.results), self.hurried)
+        self.pace = Pace()
+        self.lock = threading.Lock()
+        self.pending: deque[Delivery] = deque()
+        self.ran = 0
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Work until told to stop; the exit code."""
+        self._connect()
+        if self.predecessor is not None:
+            self._take_over()
+        self.slot.set_state(SlotState.IDLE)
+        try:
+            code = self.work()
+            self.settler.flush()
+            return code
+        finally:
+            self.slot.set_state(SlotState.DRAINING)
+            self.link.close()
+
+    def work(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def stopping(self) -> bool:
+        return self.table.stopping != Stopping.NO
+
+    def hurried(self) -> bool:
+        """Is it time to give up what cannot be stored? Near the end of a shutdown."""
+        if self.table.stopping == Stopping.COLD:
+            return True
+        deadline = self.table.stop_deadline
+        return self.stopping and deadline > 0 and time.monotonic() > deadline - 1.0
+
+    def _connect(self) -> None:
+        """Open the connections, trying again with back-off while the broker is away."""
+        delay = 0.1
+        while True:
+            try:
+                self.link.open()
+                return
+            except OperationalError as exc:
+                if self.stopping:
+                    return
+                logger.error("Cannot connect, trying again: %s", exc)
+                time.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, 5.0)
+
+    def _take_over(self) -> None:
+        """Recover and settle what the processes held that were in this slot before."""
+        assert self.predecessor is not None
+        for dead in self.predecessor.chain():
+            gone = Owner(self.owner.lease, self.owner.slot, dead.incarnation)
+            running = {lost.tag for lost in dead.running}
+            tags = sorted(running, key=str) or [None]
+            deliveries: list[Delivery] = []
+            for tag in tags:
+                deliveries.extend(self.link.broker.recover(gone, self.owner, tag))
+            settlements = [
+                self._after(dead, delivery, delivery.tag in running) for delivery in deliveries
+            ]
+            now = time.monotonic()
+            for settlement in settlements:
+                self.settler.add(settlement, now)
+            self.settler.flush()
+
+    def _after(self, dead: Predecessor, delivery: Delivery, ran: bool) -> Settlement:
+        """The settlement of one delivery of a dead process: it runs again, unless the process
+        was ended because of it, or it has killed too many."""
+        if ran and dead.why in ("time_limit", "terminated"):
+            return self.executor.ended(delivery, dead.why, dead.limit)
+        if ran or delivery.begun:
+            admitted = self.executor.admit(delivery)
+            if isinstance(admitted, Settlement):
+                return admitted
+        return Settlement(delivery=delivery, verdict=Verdict.RELEASE)
+
+    # --- claiming -----------------------------------------------------------------------------
+
+    def queues(self) -> Sequence[str]:
+        """The queues in the order of this claim: as given, or by weight at random."""
+        weights = self.options.queue_weights
+        queues = self.options.queues
+        if not weights:
+            return queues
+        return sorted(
+            queues, key=lambda queue: random.random() ** (1.0 / weights.get(queue, 1)), reverse=True
+        )
+
+    def claim(self, limit: int, wait: float = WAIT) -> list[Delivery]:
+        """Up to ``limit`` deliveries; none while the broker is away."""
+        if self.table.lease_epoch != self.epoch:
+            self._new_owner()
+        self.slot.set_state(SlotState.CLAIMING)
+        try:
+            deliveries = self.link.broker.claim(
+                self.owner, self.queues(), limit, MAX_BYTES, wait
+            )
+        except LeaseLost:
+            self._await_lease()
+            return []
+        except OperationalError as exc:
+            logger.error("Cannot claim, trying again: %s", exc)
+            self._reconnect()
+            return []
+        finally:
+            self.slot.set_state(SlotState.IDLE)
+        if deliveries:
+            self.slot.count(claimed=len(deliveries))
+        return deliveries
+
+    def _new_owner(self) -> None:
+        """The lease was lost and taken anew: what this process held is not its own any more."""
+        self.epoch = self.table.lease_epoch
+        self.owner = Owner(
+            self.owner.lease, self.owner.slot, self.slot.next_incarnation()
+        )
+        logger.warning("The lease was lost for a while: going on as %s.", self.owner)
+
+    def _await_lease(self) -> None:
+        """Wait a moment for the agent to register the lease again."""
+        seen = self.table.lease_epoch
+        until = time.monotonic() + WAIT
+        while self.table.lease_epoch == seen and time.monotonic() < until and not self.stopping:
+            time.sleep(0.02)
+
+    def _reconnect(self) -> None:
+        time.sleep(random.uniform(0.1, 0.3))
+        self.link.close()
+        self._connect()
+
+    # --- counting and recycling ---------------------------------------------------------------
+
+    def count(self, settlement: Settlement) -> None:
+        """Add one that was run to the slot's counters."""
+        state = settlement.records[0].state if settlement.records else states.SUCCESS
+        if state == states.FAILURE:
+            self.slot.count(failed=1)
+        elif state == states.RETRY:
+            self.slot.count(retried=1)
+        else:
+            self.slot.count(done=1)
+
+    def worn_out(self) -> int:
+        """The exit code with which this process is to be replaced, or 0."""
+        options = self.options
+        if options.max_tasks_per_child and self.ran >= options.max_tasks_per_child:
+            return EXIT_RECYCLED
+        if options.max_memory_per_child:
+            rss = _resident()
+            self.slot.set_rss(rss)
+            if rss > options.max_memory_per_child:
+                logger.warning(
+                    "This process uses %d KiB, more than %d: it is replaced.",
+                    rss,
+                    options.max_memory_per_child,
+                )
+                return EXIT_MEMORY
+        return EXIT_OK
+
+
+class Runner(BaseRunner):
+    """One task at a time: the pools processes and solo."""
+
+    def work(self) -> int:
+        self.soft = SoftLimit() if threading.current_thread() is threading.main_thread() else None
+        self.job: Job | None = None  # what runs; the keeper looks at it
+        self.started = 0.0
+        keeper = Keeper(self)
+        keeper.start()
+        try:
+            while not self.stopping:
+                limit = self.pace.claim()
+                if self.options.max_tasks_per_child:
+                    limit = min(limit, max(1, self.options.max_tasks_per_child - self.ran))
+                deliveries = self.claim(limit)
+                if not deliveries:
+                    continue
+                self.pending.extend(deliveries)
+                keeper.wake()
+                self._run_batch()
+                code = self.worn_out()
+                if code:
+                    return code
+        finally:
+            keeper.stop()
+        return EXIT_OK
+
+    def _run_batch(self) -> None:
+        settler, pending = self.settler, self.pending
+        table = self.table
+        while True:
+            with self.lock:
+                if not pending:
+                    break
+                delivery = pending.popleft()
+            if table.stopping != Stopping.NO:
+                self.release([delivery])
+                self.release_pending()
+                break
+            admitted = self.executor.admit(delivery)
+            now = time.monotonic()
+            if isinstance(admitted, Settlement):
+                settler.add(admitted, now)
+                if admitted.verdict is Verdict.DEFER:
+                    self.slot.count(deferred=1)
+            else:
+                self._run_one(admitted, now)
+                now = time.monotonic()
+            if settler.due(now):
+                settler.flush()
+        settler.flush()
+
+    def _run_one(self, job: Job, now: float) -> None:
+        task, delivery = job.task, job.delivery
+        if not self.pace.short(task.name) and (self.pending or not self.settler.empty):
+            self.release_pending()
+            self.settler.flush()
+            now = time.monotonic()
+        slot = self.slot
+        slot.start(delivery.tag, delivery.message.id, task.name, now, job.soft, job.hard)
+        try:
+            if not self.executor.begin(job):
+                return
+            self.started, self.job = now, job
+            if job.soft and self.soft is not None:
+                settlement = self.soft.call(job.soft, lambda: self.executor.run(job))
+            else:
+                settlement = self.executor.run(job)
+        finally:
+            self.job = None
+            slot.finish()
+        end = time.monotonic()
+        self.ran += 1
+        self.pace.note(task.name, end - now)
+        self.count(settlement)
+        self.settler.add(settlement, end)
+
+    def release_pending(self) -> None:
+        """Give back what is claimed and not started, in its order."""
+        with self.lock:
+            unstarted = list(self.pending)
+            self.pending.clear()
+        self.release(unstarted)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        now = time.monotonic()
+        for delivery in deliveries:
+            self.settler.add(Settlement(delivery=delivery, verdict=Verdict.RELEASE), now)
+
+
+def settle_handed(
+    app: Celeriac,
+    options: WorkerOptions,
+    broker: Broker,
+    results: ResultBackend | None,
+    deliveries: Sequence[Delivery],
+) -> None:
+    """Settle what ``maintain`` handed over: messages that killed too many processes, or were
+    begun at most once by one that died."""
+    executor = Executor(app, options, broker, results)
+    settlements = []
+    for delivery in deliveries:
+        admitted = executor.admit(delivery)
+        if isinstance(admitted, Job):
+            admitted = Settlement(delivery=delivery, verdict=Verdict.RELEASE)
+        settlements.append(admitted)
+    Settling(broker, results).settle(settlements)
+
+
+def _resident() -> int:
+    """KiB of memory that this process uses now (Linux), or at most has used (elsewhere)."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * 4
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,357 @@
+"""The worker's first process: it starts the others, watches them, and ends them.
+
+It holds no connection to the broker and starts no thread, so it can fork safely and never hangs.
+"""
+
+from __future__ import annotations
+
+import enum
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from celeriac.worker import process
+from celeriac.worker.control import Failed, Leave, Line, Registered, Stalled, Terminate, Word
+from celeriac.worker.crew import BACKOFF_FIRST, BACKOFF_LAST, Crew, describe
+from celeriac.worker.options import WorkerOptions
+from celeriac.worker.orders import Orders
+from celeriac.worker.process import (
+    AGENT,
+    EXIT_SHUTDOWN,
+    EXIT_TERMINATE,
+    RUNNER,
+    ChildSpec,
+    Predecessor,
+)
+from celeriac.worker.slots import Slot, SlotTable, Stopping
+from celeriac.worker.startup import announce, bucket_count, prepare, set_rate_limits
+from celeriac.worker.warden import Warden
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+logger = logging.getLogger("celeriac.worker")
+
+TICK: Final = 0.1  # while something is about to happen
+IDLE_TICK: Final = 0.5
+AGENT_SILENCE: Final = 30.0  # an agent that was not in its loop for so long is stuck
+LEAVE_PATIENCE: Final = 10.0  # how long giving the lease back may take
+
+
+class Phase(enum.Enum):
+    STARTING = "starting"  # the agent takes the lease
+    RUNNING = "running"
+    WARM = "warm"  # what runs is finished
+    KILLING = "killing"
+    LEAVING = "leaving"  # the agent gives the lease back
+    ENDED = "ended"
+
+
+class Supervisor:
+    """One worker. ``app``, ``hostname``, ``concurrency`` and ``options`` are what receivers of
+    the worker signals look at."""
+
+    def __init__(
+        self,
+        app: Celeriac,
+        options: WorkerOptions,
+        *,
+        runner: str = RUNNER,
+        agent: str = AGENT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.app = app
+        self.options = options
+        self.hostname = options.hostname
+        self.concurrency = options.concurrency
+        self.restart = False
+        self.exit_code = 0
+        self.failure = ""
+        self._entries = {"runner": runner, "agent": agent}
+        self._clock = clock
+        self.phase = Phase.STARTING
+        self.table = SlotTable.create(options.concurrency, bucket_count(app))
+        self._lifeline = os.pipe()
+        self._orders = Orders()
+        self._crew = Crew(self.table, self._start_runner, processes=options.powers.processes)
+        self._warden = Warden(self._crew, options.powers, clock=clock)
+        self._line: Line | None = None
+        self._agent_pid = 0
+        self._agent_born = 0.0
+        self._agent_due = 0.0
+        self._agent_backoff = 0.0
+        self._leave_by = 0.0
+        self._said_spawn = ""
+
+    def run(self) -> int:
+        """Work until told to stop; the exit code of the worker."""
+        set_rate_limits(self.app, self.options, self.table)
+        process.preload()
+        gc.collect()
+        gc.freeze()
+        self._orders.take()
+        try:
+            while self.phase is not Phase.ENDED:
+                self._step()
+        finally:
+            self._kill_all()
+            self._orders.leave()
+        return self.exit_code
+
+    # --- one turn -----------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        now = self._clock()
+        self._agent_turn(now)
+        nearest = self._warden.tick(now)
+        if self.phase is not Phase.STARTING:
+            self._crew.tick(now)
+        self._advance(now)
+        if self.phase is Phase.ENDED:
+            return
+        self._wait(now, nearest)
+        for number in self._orders.given():
+            self._obey(number)
+        for word in self._line.hear() if self._line is not None else ():
+            self._listen(word)
+        self._reap()
+
+    def _wait(self, now: float, nearest: float | None) -> None:
+        hurry = self.phase is not Phase.RUNNING or bool(self._crew.vacancies) or not self._agent_pid
+        timeout = TICK if hurry or nearest is not None else IDLE_TICK
+        if nearest is not None:
+            timeout = min(timeout, max(nearest - now, 0.001))
+        self._orders.wait(timeout, self._line)
+
+    def _advance(self, now: float) -> None:
+        """From one phase to the next."""
+        if self.phase is Phase.WARM:
+            left = len(self._crew.members)
+            if not left and not self._crew.vacancies:
+                self._leave(now)
+            elif self.table.stop_deadline and now >= self.table.stop_deadline:
+                logger.warning(
+                    "The grace period of %g s is over: killing %d process(es); "
+                    "what they were running goes back to its queue",
+                    self.options.grace,
+                    left,
+                )
+                self._kill_runners()
+        if self.phase is Phase.KILLING and not self._crew.members:
+            self._leave(now)
+        if self.phase is Phase.LEAVING and now >= self._leave_by:
+            if self._agent_pid:
+                os.kill(self._agent_pid, signal.SIGKILL)
+            logger.warning(
+                "The broker did not take the lease back within %g s: "
+                "what is left of this worker is redelivered after %g s",
+                LEAVE_PATIENCE,
+                self.options.lease,
+            )
+            self._end()
+
+    def _leave(self, now: float) -> None:
+        self.phase = Phase.LEAVING
+        self._crew.close()
+        self._leave_by = now + LEAVE_PATIENCE
+        if self._line is not None:
+            self._line.say(Leave())
+
+    def _end(self) -> None:
+        self.phase = Phase.ENDED
+
+    # --- orders -------------------------------------------------------------------------------
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGUSR1:
+            self._orders.show_stacks([*self._crew.members, self._agent_pid])
+        elif number == signal.SIGHUP and not self._orders.on_terminal:
+            self.restart = True
+            self.stop(number)
+        elif number == signal.SIGQUIT or (
+            number in (signal.SIGTERM, signal.SIGINT) and self.table.stopping
+        ):
+            self.stop(number, Stopping.COLD)
+        elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.stop(number)
+
+    def stop(self, number: int, mode: Stopping = Stopping.WARM) -> None:
+        """Begin to end; ``number`` is the signal that asked for it."""
+        if self.phase is Phase.STARTING:
+            self._leave(self._clock())
+            return
+        if self.table.stopping >= mode:
+            if self.phase is Phase.LEAVING and mode is Stopping.COLD:
+                self._leave_by = 0.0  # asked once more: not even the lease is waited for
+            return
+        from celeriac import signals
+
+        grace = self.options.grace
+        warm = mode is Stopping.WARM
+        deadline = self._clock() + grace if warm and grace is not None else 0.0
+        self.table.stop(mode, deadline)
+        name = signal.Signals(number).name
+        signals.worker_shutting_down.send(
+            sender=self.hostname, sig=name, how="Warm" if warm else "Cold", exitcode=0
+        )
+        if warm:
+            within = "until all is done" if grace is None else f"for at most {grace:g} s"
+            again = "" if self.restart else "; the same signal again ends it at once"
+            logger.warning("Warm shutdown (%s): finishing what runs, %s%s", name, within, again)
+            self.phase = Phase.WARM
+            self._crew.wind_down()
+        elif self.phase is not Phase.LEAVING:
+            logger.warning("Cold shutdown (%s): what runs goes back to its queue", name)
+            self._kill_runners()
+
+    def _kill_runners(self) -> None:
+        self.table.stop(Stopping.COLD)
+        self.phase = Phase.KILLING
+        self._crew.kill()
+
+    # --- the agent ----------------------------------------------------------------------------
+
+    def _agent_turn(self, now: float) -> None:
+        silence = max(AGENT_SILENCE, 3 * self.options.heartbeat_interval)
+        if self._agent_pid and now - self.table.agent_beat > silence:
+            logger.error("The agent has been stuck for %g s: replacing it", silence)
+            self.table.beat(now)
+            os.kill(self._agent_pid, signal.SIGKILL)
+        if not self._agent_pid and now >= self._agent_due:
+            self._start_agent(now)
+
+    def _start_agent(self, now: float) -> None:
+        mine, theirs = Line.pair()
+        spec = self._spec("agent")
+        spec.incarnation = self.table.next_agent_incarnation()
+        spec.control_fd = theirs.fileno()
+        self.table.beat(now)
+        self._line = None
+        self._agent_pid = self._start_process(spec, [mine.fileno()])
+        self._agent_born = now
+        theirs.close()
+        self._line = mine
+        if self.phase is Phase.LEAVING:
+            mine.say(Leave())
+
+    def _agent_ended(self, status: int, now: float) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        words = self._line.hear() if self._line is not None else []
+        self._agent_pid = 0
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        for word in words:
+            self._listen(word)
+        if self.phase is Phase.STARTING:
+            self.exit_code = 1
+            self.failure = self.failure or f"The worker's agent {describe(code)}: see the log."
+            self._end()
+        elif self.phase is Phase.LEAVING and code == 0:
+            self._end()
+        else:
+            quick = now - self._agent_born < BACKOFF_LAST
+            self._agent_backoff = (
+                min(max(2 * self._agent_backoff, BACKOFF_FIRST), BACKOFF_LAST / 2) if quick else 0.0
+            )
+            wait = self._agent_backoff if self._agent_backoff > BACKOFF_FIRST else 0.0
+            self._agent_due = now + wait
+            logger.error("The agent %s: replacing it", describe(code))
+
+    def _listen(self, word: Word) -> None:
+        if isinstance(word, Registered):
+            if self.phase is Phase.STARTING:
+                self.phase = Phase.RUNNING
+                self._crew.tick(self._clock())
+                announce(self)
+        elif isinstance(word, Failed):
+            self.failure = word.text
+        elif isinstance(word, Terminate):
+            self._warden.request(word.task_id, word.signal, self._clock())
+        elif isinstance(word, Stalled) and self.phase is Phase.RUNNING:
+            self._warden.restart_idle(word.text)
+
+    # --- processes ----------------------------------------------------------------------------
+
+    def _start_runner(self, slot: Slot, incarnation: int, predecessor: Predecessor | None) -> int:
+        spec = self._spec("runner")
+        spec.slot = slot.index
+        spec.incarnation = incarnation
+        spec.predecessor = predecessor
+        return self._start_process(spec, [])
+
+    def _spec(self, role: str) -> ChildSpec:
+        return ChildSpec(
+            entry=self._entries[role],
+            role=role,
+            options=self.options,
+            table_fd=self.table.fd,
+            lifeline_fd=self._lifeline[0],
+            supervisor_pid=os.getpid(),
+        )
+
+    def _start_process(self, spec: ChildSpec, close: list[int]) -> int:
+        method = self.options.start_method
+        reason = process.unsafe_to_fork() if method == "fork" else ""
+        if reason and reason != self._said_spawn:
+            self._said_spawn = reason
+            logger.warning(
+                "Processes are spawned, not forked, because %s: they take longer to start and "
+                "more memory. Start threads in worker_process_init, not when imported.",
+                reason,
+            )
+        if reason or method != "fork":
+            method = "spawn"
+        close = [*close, self._lifeline[1], *self._orders.filenos()]
+        if self._line is not None:
+            close.append(self._line.fileno())
+        return process.start_child(spec, self.app, self.table, method=method, close=close)
+
+    def _reap(self) -> None:
+        """Take notice of the children that ended, at once."""
+        now = self._clock()
+        for pid, status in process.ended_children([*self._crew.members, self._agent_pid]):
+            if pid == self._agent_pid:
+                self._agent_ended(status, now)
+                continue
+            code = self._crew.ended(pid, status, now, replace=self.phase is Phase.RUNNING)
+            if code == EXIT_SHUTDOWN:
+                self.stop(signal.SIGTERM)
+            elif code == EXIT_TERMINATE:
+                self.stop(signal.SIGTERM, Stopping.COLD)
+        if self.phase is not Phase.STARTING:
+            self._crew.tick(now)
+
+    def _kill_all(self) -> None:
+        """After an error of our own: nothing may be left behind."""
+        for pid in [*self._crew.members, self._agent_pid]:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+def run_worker(app: Celeriac, options: WorkerOptions) -> int:
+    """Run a worker in this process until it is told to stop: its exit code. What keeps it from
+    starting is said on the standard error stream. Does not return after SIGHUP: the program is
+    started anew."""
+    from celeriac import signals
+    from celeriac.worker.solo import run_solo
+
+    if options.pool == "solo":
+        return run_solo(app, options)
+    supervisor = Supervisor(app, options)
+    with prepare(app, options, supervisor):
+        code = supervisor.run()
+        signals.worker_shutdown.send(sender=supervisor)
+    if supervisor.failure:
+        print(supervisor.failure, file=sys.__stderr__)
+    if supervisor.restart and code == 0:
+        logger.warning("Restarting")
+        logging.shutdown()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return code
