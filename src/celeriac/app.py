@@ -24,7 +24,7 @@ from celeriac.current import get_current_app
 from celeriac.exceptions import ImproperlyConfigured, NotCapable
 from celeriac.finder import find_app
 from celeriac.local import Proxy
-from celeriac.message import Delivery, Owner, Worker
+from celeriac.message import Delivery, Message, Owner, Worker
 from celeriac.producer import Producer
 from celeriac.records import Records
 from celeriac.registry import TaskRegistry
@@ -484,16 +484,23 @@ class Celeriac:
             return [task.apply(tuple(call), **options) for call in calls]
         results: list[AsyncResult[Any]] = []
         pending = iter(calls)
-        build, name = self.sender.message, task.name
         while batch := [tuple(call) for call in itertools.islice(pending, BULK)]:
-            messages = []
-            for args in batch:
-                if check is not None:
-                    check(*args)
-                messages.append(build(name, args, {}, options, task))
+            for args in batch if check is not None else ():
+                check(*args)
+            messages = self._messages(task, batch, options)
             self.producer.publish(messages)
             results.extend(self._sent(message, task, options) for message in messages)
         return results
+
+    def _messages(
+        self, task: Any, calls: list[tuple[Any, ...]], options: Mapping[str, Any]
+    ) -> list[Message]:
+        """One message for each tuple of arguments."""
+        sender = self.sender
+        plan = None if signals.before_task_publish.receivers else sender.plan(task, options)
+        if plan is not None:
+            return [sender.planned(plan, args, {}) for args in calls]
+        return [sender.message(task.name, args, {}, options, task) for args in calls]
 
     def _message(
         self,
@@ -507,10 +514,13 @@ class Celeriac:
             task = self.tasks.get(name)
         if isinstance(args, str) or (kwargs is not None and not isinstance(kwargs, Mapping)):
             raise TypeError(f"{name}: args must be a list or tuple, kwargs a mapping")
-        return (
-            self.sender.message(name, tuple(args) if args else (), kwargs or {}, options, task),
-            task,
-        )
+        args = tuple(args) if args else ()
+        sender = self.sender
+        if not options and task is not None and not signals.before_task_publish.receivers:
+            plan = sender.plan(task, options)
+            if plan is not None:
+                return sender.planned(plan, args, kwargs or {}), task
+        return sender.message(name, args, kwargs or {}, options, task), task
 
     def _sent(self, message: Any, task: Any, options: Mapping[str, Any]) -> AsyncResult[Any]:
         """After publishing: the signal, the result, and its place among the sender's children."""

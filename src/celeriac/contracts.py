@@ -30,6 +30,7 @@ from celeriac.message import (
     TaskRecord,
     Upkeep,
     Worker,
+    WorkerInfo,
 )
 
 
@@ -198,6 +199,9 @@ class QueueAdmin(Protocol):
     def queues(self) -> list[QueueInfo]:
         """Every queue that holds something or is paused, by name."""
 
+    def workers(self) -> list[WorkerInfo]:
+        """Every lease that is registered, by name, with how many messages its owners hold."""
+
     def pause(self, queue: str, paused: bool = True) -> None:
         """Let nobody claim from the queue, or let them again; publishing goes on."""
 
@@ -205,7 +209,8 @@ class QueueAdmin(Protocol):
         self, queue: str | None, state: MessageState, limit: int = 100, after: str = ""
     ) -> list[Peeked]:
         """Messages in claim order (delayed ones: the next due first; dead ones: latest first),
-        nothing changed. Queue None: all."""
+        nothing changed. Queue None: all. A cursor is good for ``after`` when its message is gone
+        too."""
 
     def find(self, ids: Sequence[str]) -> list[Peeked]:
         """The messages with these task ids, wherever they are."""

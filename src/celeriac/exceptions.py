@@ -230,12 +230,16 @@ class ImproperlyConfigured(CeleriacError):
     """A setting is wrong; the message says which, and what to do."""
 
 
-class UnknownSetting(ImproperlyConfigured, AttributeError):
+class UnknownSetting(ImproperlyConfigured, AttributeError, KeyError):
     """No setting has this name; the message names the nearest one."""
+
+    __str__ = Exception.__str__  # KeyError would put the message in quotes
 
 
 class QueueNotFound(ImproperlyConfigured, KeyError):
     """The queue is not among ``task_queues`` and ``task_create_missing_queues`` is off."""
+
+    __str__ = Exception.__str__  # KeyError would put the message in quotes
 
 
 class UnknownScheme(ImproperlyConfigured):

@@ -202,6 +202,21 @@ class QueueInfo(Struct, frozen=True, kw_only=True):
     oldest_at: float | None = None
 
 
+class WorkerInfo(Struct, frozen=True, kw_only=True):
+    """One lease as an operator sees it. ``name`` is ``operator`` for a client that holds one for
+    the time of one operation. Not ``alive``: it has lapsed, and nobody has collected what it holds
+    yet. ``since``: from when on it was renewed without a gap."""
+
+    name: str
+    lease: str
+    hostname: str
+    pid: int
+    alive: bool
+    since: float
+    expires_at: float
+    in_flight: int
+
+
 class MessageState(enum.Enum):
     """Where a stored message is."""
 

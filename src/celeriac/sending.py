@@ -7,13 +7,15 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from celeriac import signals
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.message import Message
 from celeriac.protocol import task as wire
+from celeriac.protocol.saferepr import saferepr
+from celeriac.protocol.template import header_template
 from celeriac.request import Request, running_request
 from celeriac.utils import uuid
 
@@ -36,6 +38,25 @@ IGNORED_OPTIONS = frozenset(
 )
 
 
+# Options that differ from call to call, or make the message differ in more than its arguments.
+VARYING = frozenset(
+    "task_id countdown eta expires link link_error root_id parent_id chord chain retries run "
+    "argsrepr kwargsrepr group_id group_index dedupe_key".split()
+)
+
+
+class Plan(NamedTuple):
+    """What is the same for all calls of a task with the same options."""
+
+    write: Any  # header_template
+    route: Any
+    priority: int | None
+    serializer: str
+    compression: str | None
+    delivery_mode: int
+    reply_to: str
+
+
 class Sender:
     """Builds the messages of one application."""
 
@@ -54,6 +75,71 @@ class Sender:
         self.pid = os.getpid()
         self.origin = f"gen{self.pid}@{socket.gethostname()}"
         self._routes: dict[str, Any] = {}
+
+    def plan(self, task: Any, options: Mapping[str, Any]) -> Plan | None:
+        """A plan for calls of the task with these options; None if each needs its own look."""
+        if not options:
+            if task._plan is not None and task._plan[0] is self:
+                return task._plan[1]  # type: ignore[no-any-return]
+            made = self._make_plan(task, options)
+            task._plan = self, made
+            return made
+        return self._make_plan(task, options)
+
+    def _make_plan(self, task: Any, options: Mapping[str, Any]) -> Plan | None:
+        options = {**task._sending, **{k: v for k, v in options.items() if v is not None}}
+        odd = options.keys() & VARYING or options.keys() - OPTIONS
+        if odd or self.protocol != 2 or not self.router.static or task._names_shadow:
+            return None
+        route = self._route(task.name, (), {}, options, task)
+        options = {**route.options, **options}
+        headers = self._headers(task.name, "", (), {}, options, None, None)
+        try:
+            write = header_template(headers)
+        except ValueError:  # a custom header moves what the template fills in
+            return None
+        return Plan(
+            write,
+            route,
+            options.get("priority", self.priority),
+            options.get("serializer") or self.serializer,
+            options.get("compression") or self.compression,
+            options.get("delivery_mode") or self.delivery_mode,
+            options.get("reply_to") or "",
+        )
+
+    def planned(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
+        """The message of one more call under a plan. Raises EncodeError."""
+        task_id = root_id = uuid()
+        parent_id = None
+        priority = plan.priority
+        parent = running_request()
+        if parent is not None:
+            parent_id = parent.id
+            root_id = parent.root_id or parent.id or task_id
+            if priority is None and self.inherit_priority:
+                priority = parent.delivery_info.get("priority")
+        body, content_type, encoding, mime = wire.encode_body(
+            args, kwargs, None, plan.serializer, plan.compression
+        )
+        headers = plan.write(task_id, root_id, parent_id, saferepr(args), saferepr(kwargs))
+        if mime is not None:
+            headers = headers[:-1] + b',"compression":"' + mime.encode() + b'"}'
+        route = plan.route
+        return Message(
+            id=task_id,
+            run=task_id,
+            queue=route.queue,
+            headers=headers,
+            body=body,
+            content_type=content_type,
+            content_encoding=encoding,
+            exchange=route.exchange,
+            routing_key=route.routing_key,
+            priority=priority or 0,
+            reply_to=plan.reply_to,
+            delivery_mode=plan.delivery_mode,
+        )
 
     def message(
         self,
@@ -92,9 +178,8 @@ class Sender:
             root_id = root_id or parent.root_id or parent.id
             if priority is None and self.inherit_priority:
                 priority = parent.delivery_info.get("priority")
-        shadow = get("shadow")
-        if shadow is None and task is not None:
-            shadow = task.shadow_name(args, kwargs, options)
+        if get("shadow") is None and task is not None and task._names_shadow:
+            options = {**options, "shadow": task.shadow_name(args, kwargs, options)}
         embed = None
         if get("link") or get("link_error") or get("chain") or get("chord"):
             embed = {
@@ -103,30 +188,9 @@ class Sender:
                 "chain": get("chain"),
                 "chord": get("chord"),
             }
-        headers = wire.make_headers(
-            task=name,
-            id=task_id,
-            root_id=root_id or task_id,
-            parent_id=parent_id,
-            args=args,
-            kwargs=kwargs,
-            shadow=shadow,
-            eta=due_at,
-            expires=expires_at,
-            group=get("group_id"),
-            group_index=get("group_index"),
-            retries=get("retries") or 0,
-            time_limit=get("time_limit"),
-            soft_time_limit=get("soft_time_limit"),
-            argsrepr=get("argsrepr"),
-            kwargsrepr=get("kwargsrepr"),
-            origin=get("origin") or self.origin,
-            ignore_result=get("ignore_result"),
-            replaced_task_nesting=get("replaced_task_nesting") or 0,
-            stamped_headers=get("stamped_headers"),
-            stamps=get("stamps"),
-            extra=get("headers"),
-        )
+        headers = self._headers(name, task_id, args, kwargs, options, due_at, expires_at)
+        headers["root_id"] = root_id or task_id
+        headers["parent_id"] = parent_id
         return self._finish(
             headers,
             (args, kwargs, embed),
@@ -142,6 +206,40 @@ class Sender:
             expires_at=expires_at,
             join=get("group_id") if get("chord") else None,
             dedupe_key=get("dedupe_key"),
+        )
+
+    def _headers(
+        self,
+        name: str,
+        task_id: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        due_at: float | None,
+        expires_at: float | None,
+    ) -> dict[str, Any]:
+        get = options.get
+        return wire.make_headers(
+            task=name,
+            id=task_id,
+            args=args,
+            kwargs=kwargs,
+            shadow=get("shadow"),
+            eta=due_at,
+            expires=expires_at,
+            group=get("group_id"),
+            group_index=get("group_index"),
+            retries=get("retries") or 0,
+            time_limit=get("time_limit"),
+            soft_time_limit=get("soft_time_limit"),
+            argsrepr=get("argsrepr"),
+            kwargsrepr=get("kwargsrepr"),
+            origin=get("origin") or self.origin,
+            ignore_result=get("ignore_result"),
+            replaced_task_nesting=get("replaced_task_nesting") or 0,
+            stamped_headers=get("stamped_headers"),
+            stamps=get("stamps"),
+            extra=get("headers"),
         )
 
     def _finish(

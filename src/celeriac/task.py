@@ -104,6 +104,7 @@ class Task(Generic[P, R]):
     _sending: dict[str, Any] = {}
     _plan: Any = None  # sending.py keeps here what is the same for every call
     _check: Callable[..., object] | None = None
+    _names_shadow = False
     is_async = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -127,6 +128,7 @@ class Task(Generic[P, R]):
             for option in SENDING_OPTIONS
             if (value := getattr(self, option, None)) is not None
         }
+        self._names_shadow = type(self).shadow_name is not Task.shadow_name
         execution.prepare(self)
         self.on_bound(app)
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from celeriac.testing import BrokerSuite, StoreUnderTest
+from celeriac.testing import (
+    BrokerSuite,
+    EventBusSuite,
+    KillSuite,
+    QueueAdminSuite,
+    ResultBackendSuite,
+    StoreUnderTest,
+)
+from celeriac.testing.machine import machine_for
 
 
 class InMemory(StoreUnderTest):
@@ -14,3 +22,22 @@ class InMemory(StoreUnderTest):
 
 class TestBroker(BrokerSuite):
     make = InMemory
+
+
+class TestResultBackend(ResultBackendSuite):
+    make = InMemory
+
+
+class TestQueueAdmin(QueueAdminSuite):
+    make = InMemory
+
+
+class TestEventBus(EventBusSuite):
+    make = InMemory
+
+
+class TestKilled(KillSuite):
+    make = InMemory
+
+
+TestMachine = machine_for(InMemory)

@@ -34,8 +34,8 @@ class Settings(Table):
     setting, as ``CELERIAC_<NAME>``.
 
     ``generation`` grows with each change and is no other Settings' in this process, so that what
-    was computed from settings can be kept for as long as it stays the same. Values live in the instance's own dict: reading one costs
-    no call.
+    was computed from settings can be kept for as long as it stays the same. Values live in the
+    instance's own dict: reading one costs no call.
     """
 
     generation: int
@@ -157,15 +157,14 @@ class Settings(Table):
     def define(self, name: str, type_: type | Kind[Any] | Any, default: Any, doc: str = "") -> None:
         """Add a setting of somebody else's, for integrations: before the configuration is read,
         which would refuse it. Defining the same again changes nothing."""
-        if not name.isidentifier() or name.startswith("_") or hasattr(Settings, name):
-            if name in self._rows and name not in SETTINGS:
-                return
+        if name in self._rows and name not in SETTINGS:
+            return
+        taken = hasattr(Settings, name) or name in self.__dict__
+        if taken or not name.isidentifier() or name.startswith("_"):
             raise ImproperlyConfigured(
                 f"A setting cannot be named {name!r}: the name is taken, or is none. Give it a "
                 "prefix of its own."
             )
-        if name in self._rows:
-            return
         kind = type_ if isinstance(type_, Kind) else BY_TYPE.get(type_)
         if kind is None:
             raise ImproperlyConfigured(
@@ -251,18 +250,20 @@ class Settings(Table):
         """Bring the values that are read up to date with the layers."""
         inner = self.__dict__
         for name in names:
-            row = self._rows[name]
-            for layer in self._layers[::-1]:
-                if name in layer:
-                    inner[name] = layer[name].value
-                    break
-            else:
-                inner[name] = _fresh(row.default)
+            given = self._given(name)
+            inner[name] = _fresh(self._rows[name].default) if given is None else given.value
         for row in _DERIVED:
-            assert row.derived is not None
-            if not any(layer.get(row.name, _NOT_GIVEN).value is not None for layer in self._layers):
+            given = self._given(row.name)
+            if row.derived is not None and (given is None or given.value is None):
                 inner[row.name] = row.derived(self)
         inner["generation"] = next(_generations)
+
+    def _given(self, name: str) -> Change | None:
+        """What the strongest layer says."""
+        for layer in self._layers[::-1]:
+            if name in layer:
+                return layer[name]
+        return None
 
     def _tell(self, layer: int, changes: Mapping[str, Change]) -> None:
         """Say what a change does not do."""
@@ -287,18 +288,22 @@ class Settings(Table):
         """Where the value comes from: "default", "code", "object module.name",
         "environment CELERIAC_BROKER_URL", "command line", …"""
         found = self._name_of(name)
-        for layer in self._layers[::-1]:
-            if found in layer:
-                return layer[found].source
-        return "default"
+        given = self._given(found)
+        if given is not None:
+            return given.source
+        # People add to conf.beat_schedule in place.
+        default = self._rows[found].default
+        return (
+            "code" if isinstance(default, dict) and self.__dict__[found] != default else "default"
+        )
 
     @property
     def changes(self) -> dict[str, Change]:
         """What is not the default, with its value and source."""
         return {
-            name: Change(self.__dict__[name], self.source(name))
+            name: Change(self.__dict__[name], source)
             for name in self._rows
-            if any(name in layer for layer in self._layers)
+            if (source := self.source(name)) != "default"
         }
 
     def value_set_for(self, name: str) -> bool:
@@ -349,9 +354,6 @@ class Settings(Table):
                 f"task_soft_time_limit ({soft:g} s) must not be above task_time_limit "
                 f"({hard:g} s): the soft one would never be raised."
             )
-
-
-_NOT_GIVEN = Change(None, "")
 
 
 def _fresh(default: Any) -> Any:

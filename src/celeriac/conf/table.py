@@ -78,7 +78,8 @@ def belongs_to_us(name: str) -> bool:
 def looks_like_ours(name: str) -> bool:
     """Whether an unknown lower-case name of a settings module is likely a setting misspelt,
     and not a helper of the module's own."""
-    return name.startswith(_GROUPS) or bool(nearest(name, SETTINGS, cutoff=0.8))
+    # Strict, because `default_exchange = Exchange(…)` is how many such modules begin.
+    return name.startswith(_GROUPS) or bool(nearest(name, SETTINGS, cutoff=0.9))
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

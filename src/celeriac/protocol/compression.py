@@ -108,8 +108,6 @@ def _too_large(data: bytes, kind: str, max_size: int) -> DecodeError:
 def _read_zlib(data: bytes, most: int) -> tuple[bytes, bool]:
     stream = zlib.decompressobj(wbits=_EITHER_ZLIB_OR_GZIP)
     out = stream.decompress(data, most)
-    if not stream.eof and len(out) < most:
-        out += stream.flush()
     return out, stream.eof and not stream.unused_data
 
 

@@ -137,16 +137,16 @@ class Queues(dict[str, Queue]):
             for queue in given:
                 yield Queue.of(queue)
 
-    def add(self, queue: Any) -> Queue:
+    def add(self, obj: Any) -> Queue:
         """Add a queue (whatever ``Queue.of`` takes), completed by the defaults."""
-        queue = Queue.of(queue)
-        arguments = queue.queue_arguments
+        given = Queue.of(obj)
+        arguments = given.queue_arguments
         if self.max_priority is not None and "x-max-priority" not in (arguments or {}):
             arguments = {**(arguments or {}), "x-max-priority": self.max_priority}
         queue = replace(
-            queue,
-            exchange=queue.exchange if queue.exchange.name else self.default_exchange,
-            routing_key=queue.routing_key or self.default_routing_key,
+            given,
+            exchange=given.exchange if given.exchange.name else self.default_exchange,
+            routing_key=given.routing_key or self.default_routing_key,
             queue_arguments=arguments,
         )
         self[queue.name] = queue
@@ -156,8 +156,7 @@ class Queues(dict[str, Queue]):
 
     def __missing__(self, name: str) -> Queue:
         if name in self._aliases:
-            aliased: Queue = self[self._aliases[name]]
-            return aliased
+            return self[self._aliases[name]]
         if not self.create_missing:
             raise QueueNotFound(
                 f"The queue {name!r} is not among task_queues ({', '.join(self) or 'none'}), and "

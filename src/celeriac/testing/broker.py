@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celeriac.testing.cancelling import CancelTests
 from celeriac.testing.claiming import ClaimTests
+from celeriac.testing.fencing import FenceTests
 from celeriac.testing.joining import JoinTests
 from celeriac.testing.leases import LeaseTests
 from celeriac.testing.maintaining import MaintainTests
@@ -16,6 +17,7 @@ class BrokerSuite(
     PublishTests,
     ClaimTests,
     SettleTests,
+    FenceTests,
     LeaseTests,
     MaintainTests,
     CancelTests,

@@ -74,9 +74,9 @@ class CancelTests(Suite):
         asked = Cancelled(id="c", terminate=True, signal="SIGUSR1")
         assert store.broker.heartbeat("w2") == Pulse(alive=True, cancelled=(asked,))
         assert store.broker.heartbeat("client") == Pulse(alive=True)
-        assert store.broker.settle([done(d) for d in (first, second, third)]) == [
-            Settled.SETTLED
-        ] * 3
+        assert (
+            store.broker.settle([done(d) for d in (first, second, third)]) == [Settled.SETTLED] * 3
+        )
         assert store.broker.heartbeat("w1") == Pulse(alive=True)
 
     def test_twice_in_flight_is_told_once(self, store: StoreUnderTest) -> None:

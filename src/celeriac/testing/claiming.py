@@ -21,7 +21,8 @@ class ClaimTests(Suite):
         assert delivery.owner == owner
         assert delivery.lost == 0
         assert delivery.note == ""
-        assert not (delivery.redelivered or delivery.cancelled or delivery.begun)
+        flags = (delivery.redelivered, delivery.cancelled, delivery.begun)
+        assert flags == (False, False, False)
 
     def test_claimed_is_taken(self, store: StoreUnderTest) -> None:
         """claim: takes: nobody else gets it, nor the same owner again."""

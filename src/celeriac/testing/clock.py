@@ -29,6 +29,11 @@ class FakeClock:
         with self._lock:
             self._now += seconds
 
+    def start_at(self, seconds: float) -> None:
+        """Jump to this time."""
+        with self._lock:
+            self._now = seconds
+
     def run(self) -> None:
         """From now on, flow with real time, for tests of waiting."""
         with self._lock:

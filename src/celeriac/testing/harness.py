@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from celeriac.contracts import Broker, Capabilities, EventBus, QueueAdmin, ResultBackend
-from celeriac.drivers import admin_of, open_broker, open_bus, open_results
+from celeriac.drivers import admin_of, one_store, open_broker, open_bus, open_results
 from celeriac.exceptions import NotCapable
 from celeriac.message import Delivery, Message, Owner, Upkeep, Worker
 from celeriac.testing.clock import FakeClock
@@ -59,7 +60,7 @@ class Connection:
         except NotCapable as reason:
             pytest.skip(str(reason))
 
-    def _opened(self, part: Any) -> Any:
+    def _opened(self, part: T) -> T:
         # An event bus has neither in its contract; one that has them is treated alike.
         if hasattr(part, "open"):
             part.open()
@@ -106,6 +107,18 @@ class StoreUnderTest(Connection):
     def capabilities(self) -> Capabilities:
         return self.broker.capabilities
 
+    @property
+    def is_one_store(self) -> bool:
+        """Can a settlement change records and joins too?"""
+        try:
+            return one_store(self.broker, open_results(self.url, self.options))
+        except NotCapable:
+            return False
+
+    def need_one_store(self) -> None:
+        if not self.is_one_store:
+            pytest.skip("this broker keeps no results")
+
     def connect(self) -> Connection:
         """A second, independent connection to the same store."""
         other = Connection(self.url, self.options)
@@ -124,6 +137,12 @@ class StoreUnderTest(Connection):
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
+
+    def use_real_time(self) -> None:
+        """Before anything is opened: for tests with other processes, which have no fake clock."""
+        self.options = {name: value for name, value in self.options.items() if name != "clock"}
+        self.clock.start_at(time.time())
+        self.clock.run()
 
     def run_clock(self) -> None:
         """Let time flow, for tests in which something becomes due while a call waits."""
@@ -178,13 +197,13 @@ class Suite:
         store.close()
 
 
-def in_background(call: Callable[[], T]) -> Future[T]:
+def in_background(call: Callable[..., T], *args: Any) -> Future[T]:
     """Run it in a thread of its own that does not keep the interpreter from ending."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
-            future.set_result(call())
+            future.set_result(call(*args))
         except BaseException as error:
             future.set_exception(error)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from celeriac.message import Owner, Settled, Upkeep, Worker
 from celeriac.testing.harness import StoreUnderTest, Suite
 from celeriac.testing.samples import done, ids, message, messages
@@ -176,7 +178,7 @@ class LeaseTests(Suite):
         store.publish(*messages("a", "b", priority=best))
         batches = self._batches(store, judge)
         assert ["lost"] in batches
-        assert sorted(sum(batches, [])) == ["a", "b", "lost"]
+        assert sorted(chain(*batches)) == ["a", "b", "lost"]
 
     def test_lost_one_amid_others(self, store: StoreUnderTest) -> None:
         """Promise 4: a message lost once is claimed alone: amid others, which keep their order."""
@@ -186,7 +188,7 @@ class LeaseTests(Suite):
         store.publish(*messages("c", "d", priority=9 - best))
         batches = self._batches(store, judge)
         assert ["lost"] in batches
-        assert [id for id in sum(batches, []) if id != "lost"] == ["a", "b", "c", "d"]
+        assert [id for id in list(chain(*batches)) if id != "lost"] == ["a", "b", "c", "d"]
 
     def test_lost_one_in_another_queue(self, store: StoreUnderTest) -> None:
         """Promise 4: alone means alone in the claim, whatever the queues."""
@@ -194,7 +196,7 @@ class LeaseTests(Suite):
         store.publish(*messages("a", queue="first"), *messages("b", queue="third"))
         batches = self._batches(store, judge, "first", "second", "third")
         assert ["lost"] in batches
-        assert sorted(sum(batches, [])) == ["a", "b", "lost"]
+        assert sorted(chain(*batches)) == ["a", "b", "lost"]
 
     def test_two_lost_ones(self, store: StoreUnderTest) -> None:
         """Promise 4: batch-mates of a lost lease are each claimed alone."""

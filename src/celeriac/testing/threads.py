@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 from celeriac.message import Delivery, Owner, Settled
-from celeriac.testing.harness import StoreUnderTest, Suite, in_background
+from celeriac.testing.harness import StoreUnderTest, Suite, assert_waiting, in_background
 from celeriac.testing.samples import done, ids, message, messages
 
 SETTLED = Settled.SETTLED
@@ -61,9 +61,8 @@ class ThreadTests(Suite):
         brokers = [
             store.connect().broker if own_connections else store.broker for _ in range(consumers)
         ]
-        store.connect()
-        calls = [in_background(lambda n=n: consume(n)) for n in range(consumers)]
-        calls += [in_background(lambda n=n: produce(n)) for n in range(producers)]
+        calls = [in_background(consume, n) for n in range(consumers)]
+        calls += [in_background(produce, n) for n in range(producers)]
         for call in calls:
             call.result(70)
         assert len(seen) == expected
@@ -81,14 +80,20 @@ class ThreadTests(Suite):
         assert store.broker.settle([done(delivery)]) == [SETTLED]
         assert time.monotonic() - begun < store.wake_within
         store.publish(*messages("a", "b", "c", "d"))
-        assert sorted(sum((ids(claim.result(20)) for claim in claims), [])) == ["a", "b", "c", "d"]
+        assert sorted(id for claim in claims for id in ids(claim.result(20))) == [
+            "a",
+            "b",
+            "c",
+            "d",
+        ]
         assert time.monotonic() - begun < 4 * store.wake_within
 
     def test_close_wakes_everybody(self, store: StoreUnderTest) -> None:
         """close: all waiting calls return."""
         owner, broker = store.worker(), store.connect().broker
         claims = [in_background(lambda: broker.claim(owner, ["q"], 1, wait=20)) for _ in range(3)]
-        time.sleep(0.05)
+        for claim in claims:
+            assert_waiting(claim, 0.1)
         begun = time.monotonic()
         broker.close()
         assert [claim.result(20) for claim in claims] == [[], [], []]

@@ -94,8 +94,11 @@ class Line:
 
     def wait(self, timeout: float) -> None:
         """Until something has come in, or the time is over."""
-        if not self.closed:
-            select.select([self.socket], [], [], max(timeout, 0.0))
+        if self.closed:
+            return
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+        poller.poll(max(timeout, 0.0) * 1000)
 
     def close(self) -> None:
         self.closed = True

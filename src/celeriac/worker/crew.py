@@ -124,10 +124,9 @@ class Crew:
         predecessor = self._predecessor(member, code, began)
         for cell in member.cells:
             cell.occupy(0)
-        if predecessor.running or predecessor.why != "recycled" or code == EXIT_RECYCLED:
-            self._report(member, predecessor)
         if self.closed or not (replace or predecessor.running):
             return code
+        self._report(member, predecessor)
         at = now if began or predecessor.why != "lost" else self._not_before(now)
         if began:
             self._backoff = 0.0
@@ -159,11 +158,12 @@ class Crew:
         if was.why == "lost":
             logger.error("%s (pid %d) %s%s", member.name, member.pid, was.detail, doing)
         elif was.why == "time_limit":
-            logger.error("Hard time limit (%gs) exceeded: killed%s", was.limit, doing[6:])
+            over = f"exceeded its hard time limit of {was.limit:g} s"
+            logger.info("%s (pid %d) was killed: %s %s", member.name, member.pid, tasks, over)
         elif was.why == "terminated":
-            logger.info("Terminated (%s)%s", was.signal, doing[6:])
+            logger.info("%s (pid %d) was killed to end %s", member.name, member.pid, tasks)
         else:
-            logger.info("%s (pid %d) %s; replacing it", member.name, member.pid, was.detail)
+            logger.info("%s (pid %d) %s: replaced", member.name, member.pid, was.detail or "ended")
 
     def _not_before(self, now: float) -> float:
         """When a slot whose process could not start may try again."""

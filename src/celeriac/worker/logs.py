@@ -102,9 +102,7 @@ def setup(app: Celeriac, options: WorkerOptions, index: int = 0) -> None:
     _State.hostname = options.hostname
     _State.configured = True
     common = {"loglevel": level, "logfile": path, "colorize": colorize}
-    receivers = signals.setup_logging.send(
-        sender=None, format=conf.worker_log_format, **common
-    )
+    receivers = signals.setup_logging.send(sender=None, format=conf.worker_log_format, **common)
     _State.handled = bool(receivers)
     if _State.handled:
         return
@@ -130,7 +128,9 @@ def _setup_task_logger(
 ) -> None:
     conf = app.conf
     if not task_logger.handlers:
-        formatter = TaskFormatter(conf.worker_task_log_format, conf.worker_task_log_datefmt, colorize)
+        formatter = TaskFormatter(
+            conf.worker_task_log_format, conf.worker_task_log_datefmt, colorize
+        )
         _add_handler(task_logger, path, JsonFormatter() if options.log_json else formatter)
         task_logger.setLevel(level)
         task_logger.propagate = False

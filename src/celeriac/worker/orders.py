@@ -55,10 +55,11 @@ class Orders:
 
     def wait(self, timeout: float, line: Line | None) -> None:
         """Until there is an order, a word on the line, or the time is over."""
-        watched: list[Any] = [self._read]
+        poller = select.poll()
+        poller.register(self._read, select.POLLIN)
         if line is not None and not line.closed:
-            watched.append(line)
-        select.select(watched, [], [], timeout)
+            poller.register(line.fileno(), select.POLLIN)
+        poller.poll(timeout * 1000)
 
     def given(self) -> list[int]:
         """The signals that have come in, in order."""

@@ -8,6 +8,7 @@ otherwise: a new interpreter that is given the same ``ChildSpec`` as JSON. Eithe
 from __future__ import annotations
 
 import faulthandler
+import functools
 import importlib
 import logging
 import os
@@ -23,7 +24,7 @@ from msgspec import Struct
 
 from celeriac.message import Tag
 from celeriac.worker.options import WorkerOptions
-from celeriac.worker.slots import SlotTable, Stopping
+from celeriac.worker.slots import SlotTable
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -43,6 +44,7 @@ AGENT: Final = "celeriac.worker.agent:main"
 AGENT_SLOT: Final = -1
 """The slot number of the agent as an owner of deliveries."""
 
+_ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -119,6 +121,33 @@ def start_child(
     return _spawn(spec)
 
 
+def preload() -> None:
+    """Import once, in the supervisor, what every forked process needs."""
+    _libc()
+    for entry in (AGENT, RUNNER):
+        importlib.import_module(entry.partition(":")[0])
+
+
+def ended_children(pids: Iterable[int]) -> list[tuple[int, int]]:
+    """The children among ``pids`` that have ended, with their wait status. As process 1, the
+    orphans of the whole container are buried, too."""
+    ended: list[tuple[int, int]] = []
+    try:
+        while os.getpid() == 1:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return ended
+            ended.append((pid, status))
+    except ChildProcessError:
+        return ended
+    for known in pids:
+        if known:
+            pid, status = os.waitpid(known, os.WNOHANG)
+            if pid:
+                ended.append((pid, status))
+    return ended
+
+
 def unsafe_to_fork() -> str:
     """Why a fork of this process could hang, or an empty text."""
     others = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
@@ -160,20 +189,36 @@ def _spawn(spec: ChildSpec) -> int:
     try:
         text = msgspec.json.encode(spec).decode()
         argv = [sys.executable, "-m", "celeriac.worker.process", text]
-        return os.posix_spawn(sys.executable, argv, os.environ)
+        # Until it has handlers of its own, a signal would end it.
+        return os.posix_spawn(sys.executable, argv, os.environ, setsigmask=_ORDERS)
     finally:
         for fd in inherited:
             os.set_inheritable(fd, False)
 
 
+def end_spawned(text: str) -> None:
+    """All that a spawned process does. Like a forked one it ends without waiting for threads."""
+    code = 1
+    try:
+        code = spawned_main(text)
+    except BaseException:
+        logger.critical("A process of the worker ended by an error", exc_info=True)
+    finally:
+        _flush()
+        os._exit(code)
+
+
 def spawned_main(text: str) -> int:
-    """What a spawned process runs."""
+    """What a spawned process runs; its exit code."""
     spec = msgspec.json.decode(text, type=ChildSpec)
     take_no_orders()
     sys.path[:] = spec.path
     from celeriac.app import find_app
 
-    return child_main(spec, find_app(spec.options.app), SlotTable.attach(spec.table_fd))
+    app = find_app(spec.options.app)
+    app.import_modules()
+    app.finalize()
+    return child_main(spec, app, SlotTable.attach(spec.table_fd))
 
 
 def child_main(spec: ChildSpec, app: Celeriac, table: SlotTable) -> int:
@@ -188,6 +233,7 @@ def child_main(spec: ChildSpec, app: Celeriac, table: SlotTable) -> int:
     index = spec.slot + 1 if spec.role == "runner" else 0
     stream = logs.setup_child(app, spec.options, spec.name, index)
     faulthandler.register(signal.SIGUSR1, file=stream, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
     set_title(f"{spec.options.hostname}: {spec.name}")
     main = _entry(spec.entry)
     if spec.role == "agent":
@@ -223,7 +269,7 @@ def take_no_orders() -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    for number in _ORDERS - {signal.SIGUSR1}:
         signal.signal(number, shrug)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
@@ -252,16 +298,22 @@ def set_title(title: str) -> None:
 
 
 def _die_with_parent(spec: ChildSpec) -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-            watch_parent(spec.lifeline_fd)
-    if sys.platform != "linux" or spec.role == "agent":
+    libc = _libc()
+    told = libc is not None and libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+    if spec.role == "agent" or not told:
         watch_parent(spec.lifeline_fd)
     if os.getppid() != spec.supervisor_pid:  # it died before we could ask to be told
         os._exit(EXIT_ORPHAN)
+
+
+@functools.cache
+def _libc() -> Any:
+    """The C library where it has a parent-death signal (Linux), else None."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _no_stdin() -> None:
@@ -284,9 +336,7 @@ def _flush() -> None:
             pass  # closed, or a reader that is gone: there is nobody left to tell
 
 
-__all__ = ["ChildSpec", "Lost", "Predecessor", "Stopping", "start_child", "watch_parent"]
-
 if __name__ == "__main__":
-    from celeriac.worker.process import spawned_main as _main
+    from celeriac.worker.process import end_spawned  # not this copy of the module, __main__
 
-    sys.exit(_main(sys.argv[1]))
+    end_spawned(sys.argv[1])

@@ -159,7 +159,13 @@ class Slot:
         self._words[self._word + _S_RSS] = kib
 
     def count(
-        self, *, claimed: int = 0, done: int = 0, failed: int = 0, retried: int = 0, deferred: int = 0
+        self,
+        *,
+        claimed: int = 0,
+        done: int = 0,
+        failed: int = 0,
+        retried: int = 0,
+        deferred: int = 0,
     ) -> None:
         """Add to the counters; for a whole batch at once."""
         words, at = self._words, self._word + _S_COUNTERS
@@ -359,12 +365,11 @@ class SlotTable:
 
 
 def _anonymous_file(size: int) -> int:
-    """A file without a name that child processes can inherit."""
+    """A file without a name. Forked processes have it; process.py hands it to spawned ones."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("celeriac-slots", 0)
     else:
         fd, path = tempfile.mkstemp(prefix="celeriac-slots-")
         os.unlink(path)
-    os.set_inheritable(fd, True)
     os.ftruncate(fd, size)
     return fd

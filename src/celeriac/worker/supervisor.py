@@ -29,7 +29,7 @@ from celeriac.worker.process import (
     Predecessor,
 )
 from celeriac.worker.slots import Slot, SlotTable, Stopping
-from celeriac.worker.startup import announce, bucket_count, prepare, set_rate_limits
+from celeriac.worker.startup import announce, bucket_count, load, prepare, set_rate_limits
 from celeriac.worker.warden import Warden
 
 if TYPE_CHECKING:
@@ -182,12 +182,13 @@ class Supervisor:
 
     def stop(self, number: int, mode: Stopping = Stopping.WARM) -> None:
         """Begin to end; ``number`` is the signal that asked for it."""
-        if self.phase is Phase.STARTING:
-            self._leave(self._clock())
+        if self.phase is Phase.LEAVING and mode is Stopping.COLD:
+            self._leave_by = min(self._leave_by, self._clock() + 1.0)
+        if self.table.stopping >= mode or self.phase is Phase.LEAVING:
             return
-        if self.table.stopping >= mode:
-            if self.phase is Phase.LEAVING and mode is Stopping.COLD:
-                self._leave_by = 0.0  # asked once more: not even the lease is waited for
+        if self.phase is Phase.STARTING:
+            self.table.stop(mode)
+            self._leave(self._clock())
             return
         from celeriac import signals
 
@@ -205,7 +206,7 @@ class Supervisor:
             logger.warning("Warm shutdown (%s): finishing what runs, %s%s", name, within, again)
             self.phase = Phase.WARM
             self._crew.wind_down()
-        elif self.phase is not Phase.LEAVING:
+        else:
             logger.warning("Cold shutdown (%s): what runs goes back to its queue", name)
             self._kill_runners()
 
@@ -342,6 +343,7 @@ def run_worker(app: Celeriac, options: WorkerOptions) -> int:
     from celeriac import signals
     from celeriac.worker.solo import run_solo
 
+    load(app)
     if options.pool == "solo":
         return run_solo(app, options)
     supervisor = Supervisor(app, options)

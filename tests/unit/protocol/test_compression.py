@@ -67,7 +67,14 @@ def test_unknown_names() -> None:
 @pytest.mark.parametrize("mime", MIMES)
 def test_damage_is_a_decode_error(mime: str) -> None:
     packed, _ = compress(bytes(range(256)) * 20, mime)
-    for broken in (b"", b"\0", packed[: len(packed) // 2], packed[:-1], packed + b"x", b"x" + packed):
+    for broken in (
+        b"",
+        b"\0",
+        packed[: len(packed) // 2],
+        packed[:-1],
+        packed + b"x",
+        b"x" + packed,
+    ):
         with pytest.raises(DecodeError):
             decompress(broken, mime)
 

@@ -85,7 +85,7 @@ def test_written_as_celery_writes_and_read_back(value: Any, golden: str | None) 
 
 
 WRITTEN_ONLY = [
-    (Moment(2020, 1, 1), '{"__type__": "datetime", "__value__": "2020-01-01T00:00:00"}'),  # noqa: DTZ001
+    (Moment(2020, 1, 1), '{"__type__": "datetime", "__value__": "2020-01-01T00:00:00"}'),
     (
         datetime(2020, 1, 2, tzinfo=ZoneInfo("Europe/Berlin")),
         '{"__type__": "datetime", "__value__": "2020-01-02T00:00:00+01:00"}',
@@ -154,7 +154,10 @@ def test_a_circle_ends_in_recursion_error() -> None:
 
 
 READ = [
-    ('{"__type__":"datetime","__value__":"2020-01-01T00:00:00Z"}', datetime(2020, 1, 1, tzinfo=UTC)),
+    (
+        '{"__type__":"datetime","__value__":"2020-01-01T00:00:00Z"}',
+        datetime(2020, 1, 1, tzinfo=UTC),
+    ),
     ('{"__type__":"date","__value__":"2020-01-01T00:00:00"}', date(2020, 1, 1)),
     ('{"__value__":"00:00:01","__type__":"time"}', time(0, 0, 1)),
     ('{"__type__":"decimal","__value__":1.5}', Decimal("1.5")),
@@ -182,7 +185,7 @@ def test_an_unknown_type_is_refused(marker: str) -> None:
         decode_json(f'[{{"__type__":{marker},"__value__":1}}]'.encode())
 
 
-class Animal(ABC):  # noqa: B024 - only its name is needed
+class Animal(ABC):
     name: str
 
 

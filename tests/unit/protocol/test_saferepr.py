@@ -156,7 +156,10 @@ def test_deep_nesting_is_no_error() -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
         lambda i: (
-            st.lists(i) | st.dictionaries(st.integers() | st.text(), i) | st.tuples(i) | st.tuples(i, i)
+            st.lists(i)
+            | st.dictionaries(st.integers() | st.text(), i)
+            | st.tuples(i)
+            | st.tuples(i, i)
         ),
     )
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from celeriac.drivers.memory.broker import MemoryBroker
 from celeriac.drivers.memory.store import Entry
-from celeriac.message import MessageState, Owner, Peeked, QueueInfo, Removed
+from celeriac.message import MessageState, Owner, Peeked, QueueInfo, Removed, WorkerInfo
 from celeriac.utils import uuid
 
 
@@ -40,6 +41,24 @@ class MemoryQueueAdmin:
             oldest_at=min(waiting, default=None),
         )
 
+    def workers(self) -> list[WorkerInfo]:
+        now = self._broker.clock()
+        with self._store.lock:
+            infos = [
+                WorkerInfo(
+                    name=lease.worker.name,
+                    lease=name,
+                    hostname=lease.worker.hostname,
+                    pid=lease.worker.pid,
+                    alive=lease.expires_at > now,
+                    since=lease.since,
+                    expires_at=lease.expires_at,
+                    in_flight=len(self._store.held_by_lease(name)),
+                )
+                for name, lease in self._store.leases.items()
+            ]
+        return sorted(infos, key=lambda info: (info.name, info.lease))
+
     def pause(self, queue: str, paused: bool = True) -> None:
         with self._store.lock:
             if paused:
@@ -53,26 +72,18 @@ class MemoryQueueAdmin:
     ) -> list[Peeked]:
         with self._store.lock:
             self._store.promote(self._broker.clock())
-            entries = [
-                entry
-                for entry in self._in_order(queue, state)
-                if queue is None or entry.message.queue == queue
-            ]
+            entries = sorted(
+                (
+                    entry
+                    for entry in self._store.entries.values()
+                    if entry.state is state and queue in (None, entry.message.queue)
+                ),
+                key=_place,
+            )
             if after:
-                tags = [str(entry.tag) for entry in entries]
-                entries = entries[tags.index(after) + 1 :] if after in tags else []
+                seen = msgspec.json.decode(after, type=_Place)
+                entries = [entry for entry in entries if _place(entry) > seen]
             return [_peeked(entry) for entry in entries[: max(0, limit)]]
-
-    def _in_order(self, queue: str | None, state: MessageState) -> Iterable[Entry]:
-        if state is MessageState.WAITING:
-            names = sorted(self._store.lines) if queue is None else [queue]
-            return [entry for name in names for entry in self._store.waiting(name)]
-        if state is MessageState.DEAD:
-            return reversed(self._store.dead.values())
-        if state is MessageState.IN_FLIGHT:
-            return [entry for held in self._store.held.values() for entry in held.values()]
-        delayed = [e for e in self._store.entries.values() if e.state is MessageState.DELAYED]
-        return sorted(delayed, key=lambda entry: (entry.due_at or 0.0, entry.tag))
 
     def find(self, ids: Sequence[str]) -> list[Peeked]:
         with self._store.lock:
@@ -122,6 +133,20 @@ class MemoryQueueAdmin:
         return Removed(count=len(gone), parts=tuple(handed))
 
 
+_Place: TypeAlias = tuple[str, float, int]
+
+
+def _place(entry: Entry) -> _Place:
+    """What orders the entries of one state. As a cursor it outlives its message."""
+    if entry.state is MessageState.WAITING:
+        return entry.message.queue, float(-entry.message.priority), entry.position
+    if entry.state is MessageState.DELAYED:
+        return "", entry.due_at or 0.0, entry.position
+    if entry.state is MessageState.DEAD:
+        return "", 0.0, -entry.position
+    return "", 0.0, entry.position
+
+
 def _peeked(entry: Entry) -> Peeked:
     message = entry.message
     if entry.state is MessageState.DELAYED and message.due_at != entry.due_at:
@@ -129,7 +154,7 @@ def _peeked(entry: Entry) -> Peeked:
     return Peeked(
         message=message,
         state=entry.state,
-        cursor=str(entry.tag),
+        cursor=msgspec.json.encode(_place(entry)).decode(),
         lost=entry.lost,
         reason=entry.reason,
         at=entry.buried_at if entry.state is MessageState.DEAD else entry.published_at,

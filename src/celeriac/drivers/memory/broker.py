@@ -71,9 +71,10 @@ class MemoryBroker:
         now = self.clock()
         with self.kept.lock:
             lease = self.kept.leases.setdefault(
-                worker.lease, Lease(ttl=worker.ttl, expires_at=now + worker.ttl, since=now)
+                worker.lease,
+                Lease(worker=worker, ttl=worker.ttl, expires_at=now + worker.ttl, since=now),
             )
-            lease.ttl = worker.ttl
+            lease.worker, lease.ttl = worker, worker.ttl
             lease.renew(now)
 
     def unregister(self, lease: str) -> None:

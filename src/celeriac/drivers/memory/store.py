@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from celeriac.drivers.memory.outcomes import Outcomes
 from celeriac.exceptions import LeaseLost
-from celeriac.message import Delivery, Message, MessageState, Owner
+from celeriac.message import Delivery, Message, MessageState, Owner, Worker
 
 if TYPE_CHECKING:
     from celeriac.drivers.memory.bus import MemoryEventBus
@@ -27,12 +27,14 @@ DEDUPE_WINDOW = 86400.0
 
 
 class Entry(Struct, eq=False, kw_only=True):
-    """One stored message and where it is. The tag is never used again."""
+    """One stored message and where it is. The tag is never used again; ``position`` orders those
+    that are in the same place, and is given anew at each move."""
 
     tag: int
     message: Message
     state: MessageState
     published_at: float
+    position: int = 0
     due_at: float | None = None
     owner: Owner | None = None
     lost: int = 0
@@ -46,6 +48,7 @@ class Entry(Struct, eq=False, kw_only=True):
 class Lease(Struct, kw_only=True):
     """``since``: from when on it was renewed without a gap."""
 
+    worker: Worker
     ttl: float
     expires_at: float
     since: float
@@ -94,6 +97,8 @@ class Store:
         self.outcomes = Outcomes()
         self.listeners: set[MemoryEventBus] = set()
         self._tags = itertools.count(1)
+        self._behind = itertools.count(1)
+        self._ahead = itertools.count(-1, -1)
 
     @classmethod
     def at(cls, url: str) -> Store:
@@ -127,6 +132,7 @@ class Store:
 
     def put_back(self, entry: Entry, due_at: float | None, now: float) -> None:
         """To the end of its line, or among the delayed ones."""
+        entry.position = next(self._behind)
         if due_at is not None and due_at > now:
             entry.state = MessageState.DELAYED
             entry.due_at = due_at
@@ -141,6 +147,7 @@ class Store:
         for entry in reversed(entries):
             entry.state = MessageState.WAITING
             entry.owner = None
+            entry.position = next(self._ahead)
             self.line(entry).appendleft(entry)
 
     def line(self, entry: Entry) -> deque[Entry]:
@@ -186,6 +193,7 @@ class Store:
         entry.state = MessageState.DEAD
         entry.reason = reason
         entry.buried_at = now
+        entry.position = next(self._behind)
         self.dead[entry.tag] = entry
 
     def waiting(self, queue: str) -> Iterator[Entry]:
@@ -214,6 +222,7 @@ class Store:
         entry.state = MessageState.IN_FLIGHT
         entry.owner = owner
         entry.due_at = None
+        entry.position = next(self._behind)
         self.held.setdefault(owner, {})[entry.tag] = entry
         return Delivery(
             message=entry.message,

@@ -1,0 +1,277 @@
+"""The worker's agent: it keeps the lease, in a process that no task can hold up.
+
+One loop: heartbeat, maintain, and listening for cancellations as its sleep. After an error of the
+broker the connection is thrown away and a new one built. If this process is stuck or dies, the
+supervisor starts another, which goes on with the same lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from celeriac.contracts import Broker, EventBus, ResultBackend
+from celeriac.exceptions import (
+    CeleriacError,
+    CorruptStore,
+    ImproperlyConfigured,
+    LeaseLost,
+    OperationalError,
+)
+from celeriac.message import Delivery, Owner, Pulse, Upkeep, Worker
+from celeriac.worker.control import Failed, Leave, Line, Registered, Stalled, Terminate
+from celeriac.worker.options import WorkerOptions
+from celeriac.worker.process import AGENT_SLOT
+from celeriac.worker.slots import SlotTable
+from celeriac.worker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+logger = logging.getLogger("celeriac.worker.agent")
+
+SLEEP: Final = 0.25  # how late a cancellation or an order of the supervisor is noticed
+MAINTAIN_EVERY: Final = 1.0
+RETRY_FIRST: Final = 0.25
+RETRY_LAST: Final = 3.0  # below any sensible lease: the outage's end must not be missed by much
+
+
+def main(app: Celeriac, options: WorkerOptions, table: SlotTable, control_fd: int) -> int:
+    """The life of the agent process; its exit code."""
+    line = Line.of(control_fd)
+    try:
+        return Agent(app, options, table, line).run()
+    finally:
+        line.close()
+
+
+class Agent:
+    """``line`` leads to the supervisor."""
+
+    def __init__(
+        self,
+        app: Celeriac,
+        options: WorkerOptions,
+        table: SlotTable,
+        line: Line,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._options = options
+        self._table = table
+        self._line = line
+        self._clock = clock
+        self._owner = Owner(options.lease_name, AGENT_SLOT, table.agent_incarnation)
+        self._broker: Broker | None = None
+        self._results: ResultBackend | None = None
+        self._bus: EventBus | None = None
+        self._watchdog = Watchdog(table, options.queues, clock=clock)
+        self._handed: list[Delivery] = []
+        self._recover_from = self._owner.incarnation - 1
+        self._heartbeat_due = 0.0
+        self._maintain_due = 0.0
+        self._maintain_every = min(MAINTAIN_EVERY, options.lease / 4)
+        self._leaving = False
+        self._down_since: float | None = None
+        self._pause = RETRY_FIRST
+
+    def run(self) -> int:
+        """Keep the lease until told to leave; 1 if the worker could not be started at all."""
+        give_up = self._clock() + self._options.startup_patience
+        while not self._leaving:
+            try:
+                if self._broker is None:
+                    self._connect()
+                self._turn()
+            except LeaseLost:
+                self._heartbeat_due = 0.0
+            except OperationalError as exc:
+                hopeless = isinstance(exc, CorruptStore) or self._clock() >= give_up
+                if hopeless and not self._table.lease_epoch:
+                    return self._fail(str(exc))
+                self._outage(exc)
+            except (ImproperlyConfigured, NotImplementedError) as exc:
+                if self._table.lease_epoch:
+                    raise
+                return self._fail(str(exc))
+        self._leave()
+        return 0
+
+    def _fail(self, text: str) -> int:
+        self._line.say(Failed(text))
+        self._disconnect()
+        return 1
+
+    # --- connections --------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        broker = self._app.make_broker()
+        broker.open()
+        self._broker = broker
+        self._bus = self._app.make_bus()
+        self._watchdog.use(broker)
+        self._take_lease(broker)
+        if self._down_since is not None:
+            logger.warning("The broker is back after %.1f s", self._clock() - self._down_since)
+        self._down_since = None
+        self._pause = RETRY_FIRST
+
+    def _disconnect(self) -> None:
+        """Throw the connections away; a new one is built when it is next needed."""
+        broker, results, bus = self._broker, self._results, self._bus
+        self._broker = self._results = self._bus = None
+        self._watchdog.use(None)
+        for one in (bus, results, broker):
+            try:
+                if one is not None and hasattr(one, "close"):
+                    one.close()
+            except (OSError, CeleriacError) as exc:
+                logger.debug("Closing a broken connection: %s", exc)
+
+    def _outage(self, exc: OperationalError) -> None:
+        """Wait a little, more from time to time, never all workers at once."""
+        if self._down_since is None:
+            self._down_since = self._clock()
+            logger.error("The broker cannot be reached, trying again: %s", exc)
+        self._disconnect()
+        self._sleep(self._pause * random.uniform(0.5, 1.0))
+        self._pause = min(self._pause * 2, RETRY_LAST)
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        broker = self._broker
+        assert broker is not None
+        now = self._clock()
+        self._table.beat(now)
+        if now >= self._heartbeat_due:
+            self._heartbeat(broker, now)
+        if self._recover_from > 0:
+            self._handed += broker.recover(
+                Owner(self._options.lease_name, AGENT_SLOT, self._recover_from), self._owner, None
+            )
+            self._recover_from = 0
+        if now >= self._maintain_due:
+            self._maintain_due = now + self._maintain_every
+            self._handed += broker.maintain(self._owner, self._upkeep())
+        if self._handed:
+            self._settle_handed(broker)
+        stalled = self._watchdog.look(now)
+        if stalled:
+            self._line.say(Stalled(stalled))
+        self._listen()
+
+    def _listen(self) -> None:
+        """Sleep, until something is due or a cancellation comes in."""
+        due = min(self._heartbeat_due, self._maintain_due) - self._clock()
+        timeout = min(max(due, 0.0), SLEEP)
+        if self._bus is None:
+            self._sleep(timeout)
+            return
+        if self._bus.listen(("cancel",), timeout):
+            self._heartbeat_due = 0.0
+        self._obey()
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep, in touch with the supervisor."""
+        until = self._clock() + seconds
+        while not self._leaving:
+            self._table.beat(self._clock())
+            left = until - self._clock()
+            if left <= 0:
+                return
+            self._line.wait(min(left, SLEEP))
+            self._obey()
+
+    def _obey(self) -> None:
+        for word in self._line.hear():
+            if isinstance(word, Leave):
+                self._leaving = True
+        if self._line.closed:  # the supervisor is gone
+            raise SystemExit(1)
+
+    # --- lease --------------------------------------------------------------------------------
+
+    def _take_lease(self, broker: Broker) -> None:
+        """Register, or go on with the lease of the agent before."""
+        first = not self._table.lease_epoch
+        if first:
+            self._register(broker)
+            self._line.say(Registered())
+        self._heartbeat_due = 0.0 if not first else self._clock() + self._interval
+
+    def _register(self, broker: Broker) -> None:
+        options = self._options
+        broker.register(
+            Worker(
+                lease=options.lease_name,
+                ttl=options.lease,
+                name=options.hostname,
+                hostname=socket.gethostname(),
+                pid=self._table.supervisor_pid or os.getpid(),
+            )
+        )
+        self._table.bump_lease_epoch()
+
+    @property
+    def _interval(self) -> float:
+        return self._options.heartbeat_interval
+
+    def _heartbeat(self, broker: Broker, now: float) -> None:
+        pulse = broker.heartbeat(self._options.lease_name)
+        self._heartbeat_due = now + self._interval
+        if not pulse.alive:
+            logger.warning(
+                "The broker had given up this worker's lease: registering anew. What its "
+                "processes were running may run twice; of each, one outcome counts."
+            )
+            self._register(broker)
+        self._pass_on(pulse)
+
+    def _pass_on(self, pulse: Pulse) -> None:
+        for cancelled in pulse.cancelled:
+            if cancelled.terminate:
+                self._line.say(Terminate(cancelled.id, cancelled.signal))
+
+    def _leave(self) -> None:
+        """Give the lease back, and with it what is left; the supervisor waits for a while."""
+        try:
+            broker = self._broker
+            if broker is None:
+                broker = self._broker = self._app.make_broker()
+                broker.open()
+            if self._table.lease_epoch:
+                broker.unregister(self._options.lease_name)
+        except OperationalError as exc:
+            logger.error(
+                "The lease could not be given back, it ends in %g s: %s", self._options.lease, exc
+            )
+        self._disconnect()
+
+    # --- upkeep -------------------------------------------------------------------------------
+
+    def _upkeep(self) -> Upkeep:
+        options = self._options
+        return Upkeep(
+            max_deliveries=options.max_deliveries,
+            dead_expires=options.dead_expires,
+            dead_max=options.dead_max,
+        )
+
+    def _settle_handed(self, broker: Broker) -> None:
+        """Conclude messages that nobody will run any more. They stay ours until that is done."""
+        from celeriac.worker.runner import settle_handed
+
+        if self._results is None:
+            results = self._app.make_results()
+            if results is not None:
+                results.open()
+            self._results = results
+        settle_handed(self._app, self._options, broker, self._results, self._handed)
+        self._handed = []
