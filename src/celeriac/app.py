@@ -12,11 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from typing import Any, Concatenate, Literal, TypeVar, cast, overload
-from zoneinfo import ZoneInfo
 
-from celeriac import current, drivers, signals
+from celeriac import current, drivers, signals, states
 from celeriac.canvas.signature import Signature, signature
 from celeriac.conf import Settings
 from celeriac.contracts import Broker, EventBus, QueueAdmin, ResultBackend
@@ -28,12 +27,13 @@ from celeriac.message import Delivery, Message, Owner, Worker
 from celeriac.producer import Producer
 from celeriac.records import Records
 from celeriac.registry import TaskRegistry
-from celeriac.request import Request, current_request
+from celeriac.request import Request, current_request, running_request
 from celeriac.result import AsyncResult, ResultSet
 from celeriac.retry import RetryPolicy
 from celeriac.routing import Queues, Router
-from celeriac.sending import Sender
-from celeriac.task import P, R, Task, argument_check
+from celeriac.sending import Sender, properties_of, zone_of
+from celeriac.task import P, R, Task, argument_check, checked_args
+from celeriac.task import Task as BaseTask
 from celeriac.utils import uuid
 
 logger = logging.getLogger("celeriac.app")
@@ -49,7 +49,7 @@ class Celeriac:
     """An application. ``broker`` and ``backend`` are URLs; any setting may be given by name."""
 
     task_cls: Any = Task
-    on_configure: Any
+    on_configure: Any = None  # a signal, unless a subclass has a method of this name
     _said_default = False
 
     def __init__(
@@ -73,8 +73,11 @@ class Celeriac:
         self.autofinalize = autofinalize
         self.finalized = False
         self.node_name = socket.gethostname()
+        if self.on_configure is None:
+            self.on_configure = signals.Signal("on_configure")
         self.on_after_configure = signals.Signal("on_after_configure", {"source"})
-        self.on_after_finalize = signals.Signal("on_after_finalize", set())
+        self.on_after_finalize = signals.Signal("on_after_finalize")
+        self.on_after_fork = signals.Signal("on_after_fork")
         self._conf: Settings | None = None
         self._config_source = (config_source, namespace, False) if config_source else None
         self._preconf = {**(changes or {}), **settings}
@@ -89,6 +92,8 @@ class Celeriac:
         self._tasks = TaskRegistry()
         self._task_base: Any = None
         self._lock = threading.RLock()
+        self._finalizing = False
+        self._inherited: list[Producer] = []
         self._discover: list[Callable[[], None]] = []
         self._producer: Producer | None = None
         self._sender: Sender | None = None
@@ -107,6 +112,7 @@ class Celeriac:
                 if self._conf is None:
                     self._conf = self._configure()
                     self.on_after_configure.send(sender=self, source=self._conf)
+        assert self._conf is not None
         return self._conf
 
     def _configure(self) -> Settings:
@@ -116,21 +122,25 @@ class Celeriac:
             conf.load_object(source, namespace=namespace, silent=silent)
         if self._preconf:
             conf.update(self._preconf)
-        hook = getattr(self, "on_configure", None)
-        if hook is not None:
+        hook = self.on_configure
+        if not isinstance(hook, signals.Signal):
             self._conf = conf
             hook()
+        elif hook.receivers:
+            self._conf = conf
+            hook.send(sender=self)
         return conf
 
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
     ) -> None:
         """Read the settings from a module, its dotted name, a class or a mapping; with
-        ``namespace="CELERY"`` only ``CELERY_...`` names count. Read when first needed."""
+        ``namespace="CELERY"`` only ``CELERY_...`` names count. Read when first needed (``force``,
+        or when settings were used already: now). What code has set still wins over it."""
         self._config_source = (obj, namespace, silent)
-        if force or self._conf is not None:
-            self._conf = None
-            self._sender = None
+        if self._conf is not None:
+            self._conf.load_object(obj, namespace=namespace, silent=silent)
+        elif force:
             _ = self.conf
 
     def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> None:
@@ -177,8 +187,7 @@ class Celeriac:
 
     @property
     def timezone(self) -> tzinfo:
-        name = self.conf.timezone
-        return ZoneInfo(name) if name else UTC
+        return zone_of(self.conf.timezone)
 
     def now(self) -> datetime:
         """Now, in the application's time zone."""
@@ -213,30 +222,33 @@ class Celeriac:
         """What publishes and waits in this process."""
         producer = self._producer
         if producer is None or producer.pid != os.getpid():
-            with self._fork_safe_lock():
+            with self._lock:
                 producer = self._producer
                 if producer is None or producer.pid != os.getpid():
                     producer = self._producer = Producer(self)
         return producer
 
-    def _fork_safe_lock(self) -> threading.RLock:
-        """The lock, made anew if the process that made it was forked: a thread that held it
-        does not exist here."""
-        if self._lock_pid != os.getpid():
-            self._lock, self._lock_pid = threading.RLock(), os.getpid()
-        return self._lock
-
-    _lock_pid = os.getpid()
+    def _after_fork(self) -> None:
+        """In a forked child: a thread that held the lock does not exist here, and the connections
+        are the parent's. They are kept unused: to close them could disturb the parent."""
+        self._lock = threading.RLock()
+        self._finalizing = False
+        if self._producer is not None:
+            self._inherited.append(self._producer)
+        self._producer = self._sender = None
+        self.on_after_fork.send(sender=self)
 
     def results_or_raise(self) -> ResultBackend:
-        """The open result backend. Raises NotImplementedError, as Celery does, without one."""
+        """The open result backend. Raises as ``check_results``."""
         results = self.producer.results
         if results is None:
-            raise NotImplementedError(
-                "No result backend is configured: set result_backend, for example to "
-                f"{DEFAULT_BROKER}."
-            )
+            raise _no_results()
         return results
+
+    def check_results(self) -> None:
+        """Raises NotImplementedError, as Celery does, if no result backend is configured."""
+        if self.backend_url is None:
+            raise _no_results()
 
     @property
     def backend(self) -> ResultBackend | None:
@@ -263,32 +275,37 @@ class Celeriac:
     # --- tasks ----------------------------------------------------------------------------------
 
     @property
-    def Task(self) -> Any:  # noqa: N802
+    def Task(self) -> Any:
         """The base class of this application's tasks."""
         if self._task_base is None:
             base = _imported(self.task_cls)
             self._task_base = type("Task", (base,), {"app": self, "abstract": True})
         return self._task_base
 
+    @Task.setter
+    def Task(self, base: Any) -> None:
+        self._task_base = base
+
     @property
     def tasks(self) -> TaskRegistry:
         """All tasks, by name."""
-        self.finalize()
+        if not self.finalized:
+            self.finalize(auto=True)
         return self._tasks
 
     # The three forms: @app.task, @app.task(bind=True, ...) and @app.task(...).
     @overload
-    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, function: Callable[P, R], /) -> BaseTask[P, R]: ...
 
     @overload
     def task(
         self, *, bind: Literal[True], **options: Any
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
 
     @overload
     def task(
         self, *, bind: Literal[False] = False, **options: Any
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    ) -> Callable[[Callable[P, R]], BaseTask[P, R]]: ...
 
     def task(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function a task. Options are attributes of Task; ``name``, ``bind`` (the
@@ -336,6 +353,7 @@ class Celeriac:
                 "__module__": function.__module__,
                 "__wrapped__": staticmethod(function),
                 "_check": staticmethod(argument_check(function, skip_first=bind)),
+                "_takes_task": bind,
                 **options,
             },
         )
@@ -346,12 +364,13 @@ class Celeriac:
         if isinstance(task, type):
             task = task()
         cls = type(task)
+        # On the object, not its class: a class may have several, and subclasses.
         if not task.name:
-            cls.name = self.gen_task_name(cls.__name__, cls.__module__)
+            task.name = self.gen_task_name(cls.__name__, cls.__module__)
         if task.app is not self:
-            cls.app = self
-        if task._check is None and cls.run is not Task.run:
-            cls._check = staticmethod(argument_check(cls.run, skip_first=not _is_static(cls)))
+            task.app = self
+        if "_check" not in cls.__dict__ and cls.run is not BaseTask.run:
+            task._check = argument_check(task.run, skip_first=False)
         for option, value in options.items():
             setattr(task, option, value)
         self._tasks[task.name] = task
@@ -366,23 +385,34 @@ class Celeriac:
         return f"{module}.{name}" if module else name
 
     def finalize(self, auto: bool = False) -> None:
-        """Complete the registry: shared tasks, discovered modules, settings of tasks. Happens by
-        itself when a task is first sent or looked up."""
+        """Complete the registry: shared tasks, settings of tasks. Happens by itself (``auto``) when
+        a task is first sent or looked up. Other threads wait until it is done."""
         if self.finalized:
             return
-        with self._fork_safe_lock():
-            if self.finalized:
+        with self._lock:
+            if self.finalized or self._finalizing:  # the latter: called by what is called here
                 return
             if auto and not self.autofinalize:
-                raise RuntimeError("The application was told not to finalize itself.")
-            self.finalized = True
-            from celeriac import builtins
+                raise RuntimeError(
+                    f"{self!r} was made with autofinalize=False: call its finalize() before its "
+                    "tasks are sent or looked up."
+                )
+            self._finalizing = True
+            try:
+                self._complete_registry()
+                self.finalized = True
+            finally:
+                self._finalizing = False
+        self.on_after_finalize.send(sender=self)
 
-            builtins.add_to(self)
-            current.make_shared(self)
-            for task in list(self._tasks.values()):
+    def _complete_registry(self) -> None:
+        from celeriac import builtins
+
+        builtins.add_to(self)
+        current.make_shared(self)
+        while unbound := [task for task in self._tasks.values() if not task._bound]:
+            for task in unbound:
                 self._bind(task)
-            self.on_after_finalize.send(sender=self)
 
     def _bind(self, task: Any) -> None:
         annotations = self.conf.task_annotations
@@ -391,7 +421,8 @@ class Celeriac:
                 continue
             found = {**source.get("*", {}), **source.get(task.name, {})}
             for option, value in found.items():
-                setattr(task, option, value)
+                # On the class, so that a function becomes a method (on_failure and the like).
+                setattr(type(task), option, value)
         task.bind(self)
 
     def autodiscover_tasks(
@@ -425,11 +456,7 @@ class Celeriac:
     @property
     def sender(self) -> Sender:
         sender = self._sender
-        if (
-            sender is None
-            or sender.generation != self.conf.generation
-            or sender.pid != os.getpid()
-        ):
+        if sender is None or sender.generation != self.conf.generation or sender.pid != os.getpid():
             sender = self._sender = Sender(self)
         return sender
 
@@ -444,7 +471,7 @@ class Celeriac:
         """Send a call by the task's name; it need not be known here. Options, errors and what
         it promises are those of ``Task.apply_async``."""
         message, task = self._message(name, args, kwargs, task_type, options)
-        self.producer.publish((message,))
+        self.producer.publish((message,), policy=self._policy(options))
         return self._sent(message, task, options)
 
     async def asend_task(
@@ -457,15 +484,20 @@ class Celeriac:
     ) -> AsyncResult[Any]:
         """``send_task`` for coroutines."""
         message, task = self._message(name, args, kwargs, task_type, options)
-        await self.producer.apublish((message,))
+        await self.producer.apublish((message,), policy=self._policy(options))
         return self._sent(message, task, options)
 
     def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
         """Send many calls, hundreds in one round trip; the results in order. What was sent
         before an error stays sent."""
+        if self.conf.task_always_eager:
+            return [sig.apply() for sig in signatures]
         results: list[AsyncResult[Any]] = []
         calls = iter(signatures)
         while batch := list(itertools.islice(calls, BULK)):
+            for sig in batch:
+                if sig.type is not None:
+                    sig.type.check_arguments(sig.args, sig.kwargs)
             built = [
                 self._message(sig.task, sig.args, sig.kwargs, sig.type, sig.options)
                 for sig in batch
@@ -481,14 +513,15 @@ class Celeriac:
         """``Task.delay_many``."""
         check = task._check if task.typing else None
         if self.conf.task_always_eager:
-            return [task.apply(tuple(call), **options) for call in calls]
+            return [task.apply_async(tuple(call), **options) for call in calls]
+        policy = self._policy(options)
         results: list[AsyncResult[Any]] = []
         pending = iter(calls)
         while batch := [tuple(call) for call in itertools.islice(pending, BULK)]:
             for args in batch if check is not None else ():
                 check(*args)
             messages = self._messages(task, batch, options)
-            self.producer.publish(messages)
+            self.producer.publish(messages, policy=policy)
             results.extend(self._sent(message, task, options) for message in messages)
         return results
 
@@ -512,9 +545,10 @@ class Celeriac:
     ) -> tuple[Any, Any]:
         if task is None:
             task = self.tasks.get(name)
-        if isinstance(args, str) or (kwargs is not None and not isinstance(kwargs, Mapping)):
-            raise TypeError(f"{name}: args must be a list or tuple, kwargs a mapping")
-        args = tuple(args) if args else ()
+        if type(args) is not tuple:
+            args = checked_args(name, args)
+        if kwargs is not None and not isinstance(kwargs, Mapping):
+            raise TypeError(f"{name}: kwargs must be a mapping, not {type(kwargs).__name__}")
         sender = self.sender
         if not options and task is not None and not signals.before_task_publish.receivers:
             plan = sender.plan(task, options)
@@ -525,27 +559,42 @@ class Celeriac:
     def _sent(self, message: Any, task: Any, options: Mapping[str, Any]) -> AsyncResult[Any]:
         """After publishing: the signal, the result, and its place among the sender's children."""
         if signals.after_task_publish.receivers:
-            from celeriac.protocol.task import decode_headers
-
-            headers = decode_headers(message.headers)
-            signals.after_task_publish.send(
-                sender=headers.get("task"),
-                headers=headers,
-                body=message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-            )
+            self._tell_published(message)
         result: AsyncResult[Any] = AsyncResult(
             message.id, app=self, task_name=task.name if task is not None else None
         )
         if options.get("ignore_result") or (task is not None and task.ignore_result):
             result.ignored = options.get("ignore_result") is not False
-        request = current_request()
-        if request is not None and not request.called_directly:
+        request = running_request()
+        if request is not None:
             running = request._task
             if options.get("add_to_parent", True) and (running is None or running.trail):
                 request.children.append(result)
         return result
+
+    def _tell_published(self, message: Message) -> None:
+        from celeriac.protocol.task import decode
+
+        sent = decode(message, frozenset((message.content_type,)))
+        signals.after_task_publish.send(
+            sender=sent.headers["task"],
+            headers=sent.headers,
+            body=(sent.args, sent.kwargs, sent.embed),
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            properties=properties_of(message),
+        )
+
+    def _policy(self, options: Mapping[str, Any]) -> RetryPolicy | None:
+        """The calling options ``retry`` and ``retry_policy``; None: as the settings say."""
+        if not options or ("retry" not in options and "retry_policy" not in options):
+            return None
+        retry, given = options.get("retry"), options.get("retry_policy")
+        if retry is None:
+            retry = self.conf.task_publish_retry
+        if not retry:
+            return RetryPolicy(max_retries=0)
+        return RetryPolicy.of(given, self.publish_policy())
 
     def _retry_message(
         self,
@@ -560,6 +609,9 @@ class Celeriac:
 
     def _store_state(self, task_id: str | None, run: str, state: str | None, meta: Any) -> None:
         """``Task.update_state``."""
+        request = running_request()
+        if request is not None and request.is_eager and request.id == task_id:
+            return  # nothing is stored of a call that is run in place, while it runs
         results = self.producer.results
         if task_id and state and results is not None:
             results.put([self.records.write(task_id, run, state, meta)])
@@ -567,7 +619,7 @@ class Celeriac:
     def _store_outcome(self, request: Request, outcome: Any) -> None:
         """Eager mode with ``task_store_eager_result``."""
         results = self.producer.results
-        if results is not None and request.id:
+        if results is not None and request.id and outcome.state in states.READY_STATES:
             trace = outcome.einfo.traceback if outcome.einfo is not None else None
             record = self.records.write(
                 request.id,
@@ -581,12 +633,12 @@ class Celeriac:
 
     # --- results and control --------------------------------------------------------------------
 
-    def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: N802, A002
+    def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:
         """The result of the task with this id."""
         kwargs.setdefault("app", self)
         return AsyncResult(id, **kwargs)
 
-    def ResultSet(self, results: Iterable[AsyncResult[Any]], **kwargs: Any) -> ResultSet:  # noqa: N802
+    def ResultSet(self, results: Iterable[AsyncResult[Any]], **kwargs: Any) -> ResultSet:
         return ResultSet(results, app=self, **kwargs)
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
@@ -594,16 +646,18 @@ class Celeriac:
         return signature(*args, **kwargs)
 
     def revoke(
-        self, ids: str | Sequence[str], terminate: bool = False, signal: str = "SIGTERM"
+        self, ids: str | Sequence[str], terminate: bool = False, signal: str | int = "SIGTERM"
     ) -> None:
         """Cancel tasks. Those that wait are settled as REVOKED at once; those that run are killed
         with ``terminate``. The ids stay cancelled for ``revoke_expires`` seconds, across restarts.
         Raises NotCapable if the broker cannot."""
         wanted = [ids] if isinstance(ids, str) else [str(one) for one in ids]
+        if not wanted:
+            return
         until = time.time() + self.conf.revoke_expires
         with self.operating() as owner:
             broker = self.producer.broker
-            found = broker.cancel(owner, wanted, until, terminate, str(signal))
+            found = broker.cancel(owner, wanted, until, terminate, _signal_name(signal))
             self.settle_removed(found)
         bus = self.make_bus() if terminate else None
         if bus is not None:
@@ -633,10 +687,15 @@ class Celeriac:
 
     @property
     def current_task(self) -> Any:
+        """The task that runs in this context, called directly or not; None outside."""
         request = current_request()
         return request._task if request is not None else None
 
-    current_worker_task = current_task
+    @property
+    def current_worker_task(self) -> Any:
+        """The task that a worker runs here; tasks that it calls directly are looked through."""
+        request = running_request()
+        return request._task if request is not None else None
 
     def set_current(self) -> None:
         current.set_current_app(self)
@@ -745,6 +804,12 @@ current_app = cast(Celeriac, Proxy(get_current_app, name="current_app"))
 current_task = cast(Any, Proxy(lambda: getattr(current_request(), "_task", None)))
 
 
+def _no_results() -> NotImplementedError:
+    return NotImplementedError(
+        f"No result backend is configured: set result_backend, for example to {DEFAULT_BROKER}."
+    )
+
+
 def _imported(value: Any) -> Any:
     """A class, or the class that ``"module:Class"`` or ``"module.Class"`` names."""
     if not isinstance(value, str):
@@ -753,13 +818,23 @@ def _imported(value: Any) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _is_static(cls: Any) -> bool:
-    return isinstance(getattr(cls, "__dict__", {}).get("run"), staticmethod)
+def _signal_name(value: str | int) -> str:
+    """``SIGKILL`` for that, for 9 and for ``signal.SIGKILL``."""
+    import signal
+
+    return signal.Signals(value).name if isinstance(value, int) else str(value)
 
 
 def _import_related(package: str, related_name: str | None) -> None:
-    """Import ``package.related_name`` if there is such a module; errors inside it come out."""
-    importlib.import_module(package)
+    """Import ``package.related_name`` if there is such a module; errors inside it come out. A
+    class in a package (Django's ``polls.apps.PollsConfig``) stands for the package."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as exc:
+        outer = package.rpartition(".")[0]
+        if not outer or not (exc.name == package or package.startswith(f"{exc.name}.")):
+            raise
+        return _import_related(outer, related_name)
     if not related_name:
         return
     name = f"{package}.{related_name}"

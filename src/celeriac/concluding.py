@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,10 @@ from celeriac.exceptions import (
     Retry,
     TaskRevokedError,
 )
-from celeriac.execution import ExceptionInfo, Outcome
+from celeriac.execution import ExceptionInfo, Outcome, takes_several
 from celeriac.message import Delivery, Message, Settlement, TaskRecord, Verdict
 from celeriac.request import Request
+from celeriac.sending import known_options
 from celeriac.utils import uuid
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ class Concluder:
                         hostname=self.hostname,
                     ),
                 )
-        except ContentError as exc:
+        except Exception as exc:  # what it returned, or what should follow, cannot be written
+            if not isinstance(exc, ContentError):
+                logger.exception("What follows task %s[%s] cannot be sent", task.name, request.id)
             return self.failure(delivery, task, request, exc)
         if request._followups:
             messages = (*messages, *request._followups)
@@ -103,7 +105,10 @@ class Concluder:
     ) -> Message:
         sig = maybe_signature(described, app=self.app, clone=True)
         sig = sig.clone(args, parent_id=request.id, root_id=request.root_id, **options)
-        message, _ = self.app._message(sig.task, sig.args, sig.kwargs, sig.type, sig.options)
+        chosen = known_options(sig.options)
+        if self.app.conf.task_inherit_parent_priority:
+            chosen.setdefault("priority", request.delivery_info.get("priority"))
+        message, _ = self.app._message(sig.task, sig.args, sig.kwargs, sig.type, chosen)
         request.children.append(self.app.AsyncResult(message.id))
         return message  # type: ignore[no-any-return]
 
@@ -115,9 +120,7 @@ class Concluder:
         records: tuple[TaskRecord, ...] = ()
         if not _ignored(task, request):
             trace = outcome.einfo.traceback if outcome.einfo is not None else None
-            records = (
-                self._record(delivery, request, states.RETRY, retry.exc or retry, trace),
-            )
+            records = (self._record(delivery, request, states.RETRY, retry.exc or retry, trace),)
         return Settlement(
             delivery=delivery, records=records, messages=tuple(request._followups or ())
         )
@@ -214,7 +217,7 @@ class Concluder:
         errback = maybe_signature(described, app=self.app, clone=True)
         task = errback.type
         try:
-            if task is not None and _takes_several(task, len(errback.args)):
+            if task is not None and takes_several(task, len(errback.args)):
                 errback(request, exc, trace)
             else:
                 messages.append(self._follow(errback, (request.id,), request))
@@ -231,22 +234,3 @@ def _ignored(task: Any, request: Request) -> bool:
 
 def _stores_errors(task: Any) -> bool:
     return bool(task is not None and task.store_errors_even_if_ignored)
-
-
-def _takes_several(task: Any, given: int) -> bool:
-    """Does the function take more than one argument beyond those given (a bound task: no)?"""
-    function = getattr(task, "__wrapped__", None) or task.run
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    if "self" in (parameter.name for parameter in parameters[:1]):
-        return False
-    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
-        return True
-    positional = [
-        p
-        for p in parameters
-        if p.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    return len(positional) - given > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -43,6 +44,14 @@ def set_default_app(app: Celeriac) -> None:
 
 def add_app(app: Celeriac) -> None:
     _apps.add(app)
+
+
+def _after_fork() -> None:
+    for app in list(_apps):
+        app._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def share(make: Callable[[Any], Any]) -> None:

@@ -6,14 +6,13 @@ came out, as an Outcome. They store nothing and send nothing: that is the caller
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
-import sys
+import os
 import threading
 import time
 import traceback as tb
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac import signals, states
@@ -28,6 +27,8 @@ from celeriac.exceptions import (
 from celeriac.request import Request, current_request, pop, push
 
 if TYPE_CHECKING:
+    import asyncio
+
     from celeriac.result import EagerResult
     from celeriac.task import Task
 
@@ -89,7 +90,8 @@ def prepare(task: Task[Any, Any]) -> None:
         hook: getattr(cls, hook) is not getattr(Base, hook)
         for hook in ("before_start", "on_success", "on_failure", "on_retry", "after_return")
     }
-    call = task.run if cls.__call__ is Base.__call__ else task
+    task._own_call = cls.__call__ is not Base.__call__  # type: ignore[attr-defined]
+    call = task if cls.__call__ is not Base.__call__ else task.run
     task._hooks = hooks  # type: ignore[attr-defined]
     task._call = call  # type: ignore[attr-defined]
     task._plain = not (  # type: ignore[attr-defined]
@@ -101,6 +103,7 @@ def execute(task: Any, request: Request) -> Outcome:
     """Run the call that ``request`` describes in this thread."""
     request._task = task
     request._outer = current_request()
+    request._entering = task._own_call
     token = push(request)
     started = time.perf_counter()
     try:
@@ -111,9 +114,11 @@ def execute(task: Any, request: Request) -> Outcome:
             if task.is_async or inspect.iscoroutine(value):
                 value = run_coroutine(value)
             outcome = Outcome(states.SUCCESS, value)
-        except (WorkerShutdown, WorkerTerminate):
+        except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt):
             raise
         except BaseException as exc:
+            if request.is_eager and not isinstance(exc, Exception):
+                raise  # in place, it is the caller's: SystemExit, pytest's Skipped
             outcome = _outcome_of(task, exc)
         outcome.runtime = time.perf_counter() - started
         if not task._plain or outcome.exc is not None or _watched():
@@ -125,8 +130,11 @@ def execute(task: Any, request: Request) -> Outcome:
 
 async def execute_async(task: Any, request: Request) -> Outcome:
     """The same inside a running event loop; a function that is not async runs in a thread."""
+    import asyncio
+
     request._task = task
     request._outer = current_request()
+    request._entering = task._own_call
     token = push(request)
     started = time.perf_counter()
     try:
@@ -139,7 +147,7 @@ async def execute_async(task: Any, request: Request) -> Outcome:
                 if inspect.iscoroutine(value):
                     value = await value
             outcome = Outcome(states.SUCCESS, value)
-        except (WorkerShutdown, WorkerTerminate, asyncio.CancelledError):
+        except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as exc:
             outcome = _outcome_of(task, exc)
@@ -169,7 +177,7 @@ def _outcome_of(task: Any, exc: BaseException) -> Outcome:
         task.autoretry(exc)
     except Retry as retry:
         exc = retry
-    except Exception as final:  # all tries are used up: usually exc itself
+    except BaseException as final:  # all tries are used up: usually exc itself
         exc = final
     if isinstance(exc, Retry):
         return Outcome(states.RETRY, exc, exc)
@@ -182,39 +190,38 @@ def _outcome_of(task: Any, exc: BaseException) -> Outcome:
 
 def _after(task: Any, request: Request, outcome: Outcome) -> None:
     """Handlers and signals. What they raise is logged: the outcome stands."""
-    try:
-        report = _REPORTS.get(outcome.state)
-        if report is not None:
-            report(task, request, outcome)
-        if outcome.state in (states.IGNORED, states.REJECTED):
-            return
+    report = _REPORTS.get(outcome.state)
+    if report is not None:
+        report(task, request, outcome)
         if task._hooks["after_return"]:
-            task.after_return(
-                outcome.state,
-                outcome.value,
-                request.id,
-                request.args,
-                request.kwargs,
-                outcome.einfo,
+            _call_handler(
+                task, request, "after_return", outcome.state, outcome.value, outcome.einfo
             )
+    if signals.task_postrun.receivers:
+        signals.task_postrun.send(
+            sender=task,
+            task_id=request.id,
+            task=task,
+            args=request.args,
+            kwargs=request.kwargs,
+            retval=outcome.value,
+            state=outcome.state,
+        )
+
+
+def _call_handler(task: Any, request: Request, name: str, *outcome: Any) -> None:
+    """``handler(…what came out, task_id, args, kwargs[, einfo])``."""
+    call = request.id, request.args, request.kwargs
+    arguments = (*outcome[:-1], *call, outcome[-1]) if name != "on_success" else (*outcome, *call)
+    try:
+        getattr(task, name)(*arguments)
     except Exception:
-        logger.exception("A handler of task %s[%s] failed", task.name, request.id)
-    finally:
-        if signals.task_postrun.receivers:
-            signals.task_postrun.send(
-                sender=task,
-                task_id=request.id,
-                task=task,
-                args=request.args,
-                kwargs=request.kwargs,
-                retval=outcome.value,
-                state=outcome.state,
-            )
+        logger.exception("%s of task %s[%s] failed", name, task.name, request.id)
 
 
 def _report_success(task: Any, request: Request, outcome: Outcome) -> None:
     if task._hooks["on_success"]:
-        task.on_success(outcome.value, request.id, request.args, request.kwargs)
+        _call_handler(task, request, "on_success", outcome.value)
     if signals.task_success.receivers:
         signals.task_success.send(sender=task, result=outcome.value, runtime=outcome.runtime)
 
@@ -223,7 +230,7 @@ def _report_failure(task: Any, request: Request, outcome: Outcome) -> None:
     assert outcome.exc is not None
     outcome.einfo = ExceptionInfo(outcome.exc)
     if task._hooks["on_failure"]:
-        task.on_failure(outcome.exc, request.id, request.args, request.kwargs, outcome.einfo)
+        _call_handler(task, request, "on_failure", outcome.exc, outcome.einfo)
     if signals.task_failure.receivers:
         signals.task_failure.send(
             sender=task,
@@ -239,19 +246,12 @@ def _report_failure(task: Any, request: Request, outcome: Outcome) -> None:
 def _report_retry(task: Any, request: Request, outcome: Outcome) -> None:
     retry = outcome.exc
     assert isinstance(retry, Retry)
-    outcome.einfo = ExceptionInfo(retry.exc if retry.exc is not None else retry)
+    cause = retry.exc if retry.exc is not None else retry
+    outcome.einfo = ExceptionInfo(cause)
     if task._hooks["on_retry"]:
-        task.on_retry(
-            retry.exc if retry.exc is not None else retry,
-            request.id,
-            request.args,
-            request.kwargs,
-            outcome.einfo,
-        )
+        _call_handler(task, request, "on_retry", cause, outcome.einfo)
     if signals.task_retry.receivers:
-        signals.task_retry.send(
-            sender=task, request=request, reason=retry, einfo=outcome.einfo
-        )
+        signals.task_retry.send(sender=task, request=request, reason=retry, einfo=outcome.einfo)
 
 
 _REPORTS = {
@@ -269,6 +269,8 @@ _loops = threading.local()
 def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run it on this thread's own event loop, which is kept, so that clients opened by one task
     serve the next. Inside a running loop (eager mode in async code) a helper thread runs it."""
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -276,19 +278,25 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
     else:
         return _in_helper_thread(coroutine)
     runner: asyncio.Runner | None = getattr(_loops, "runner", None)
-    if runner is None:
+    if runner is None or _loops.pid != os.getpid():  # a forked child must not use its parent's
         runner = _loops.runner = asyncio.Runner()
-        _quiet_sigint(runner)
+        _loops.pid = os.getpid()
     return _drive(runner, coroutine)
 
 
-def _quiet_sigint(runner: asyncio.Runner) -> None:
-    runner.get_loop()
+def close_loop() -> None:
+    """Close this thread's event loop, if it has one; another is made when it is needed."""
+    runner: asyncio.Runner | None = getattr(_loops, "runner", None)
+    if runner is not None and _loops.pid == os.getpid():
+        runner.close()
+    _loops.runner = None
 
 
 def _drive(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, Any]) -> Any:
     """As Runner.run, but an exception that a signal raises in the loop (a soft time limit)
     cancels the coroutine and comes out as itself."""
+    import asyncio
+
     loop = runner.get_loop()
     task = loop.create_task(coroutine)
     try:
@@ -304,6 +312,7 @@ def _drive(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _in_helper_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio
     import contextvars
 
     box: list[Any] = []
@@ -340,9 +349,39 @@ def apply(
     options: Mapping[str, Any],
 ) -> EagerResult[Any]:
     """Run the call here, its retries at once, then its callbacks."""
-    from celeriac.canvas.signature import maybe_signature
     from celeriac.result import EagerResult
 
+    described = {**options, "link": _listed(link), "link_error": _listed(link_error)}
+    while True:
+        request = _eager_request(task, args, kwargs, task_id, retries, described)
+        outcome = execute(task, request)
+        again = outcome.exc.sig if isinstance(outcome.exc, Retry) else None
+        if again is None:
+            break
+        retries += 1
+        args, kwargs = tuple(again.args), again.kwargs
+    if task.store_eager_result and not task.ignore_result:
+        task.app._store_outcome(request, outcome)
+    if outcome.state == states.SUCCESS:
+        for follower in described["link"]:
+            _follow(task, request, follower, outcome.value)
+    elif outcome.state == states.FAILURE:
+        for errback in described["link_error"]:
+            _call_errback(task, request, errback, outcome)
+        if throw and outcome.exc is not None:
+            raise outcome.exc
+    trace = outcome.einfo.traceback if outcome.einfo is not None else None
+    return EagerResult(task_id, outcome.value, outcome.state, traceback=trace, name=task.name)
+
+
+def _eager_request(
+    task: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    task_id: str,
+    retries: int,
+    options: Mapping[str, Any],
+) -> Request:
     outer = current_request()
     headers = dict(options.get("headers") or {})
     request = Request(
@@ -354,8 +393,8 @@ def apply(
         retries=retries,
         is_eager=True,
         called_directly=False,
-        callbacks=_listed(link),
-        errbacks=_listed(link_error),
+        callbacks=options["link"],
+        errbacks=options["link_error"],
         root_id=options.get("root_id") or (outer.root_id if outer is not None else None) or task_id,
         parent_id=options.get("parent_id") or (outer.id if outer is not None else None),
         group=options.get("group_id"),
@@ -373,33 +412,50 @@ def apply(
         },
     )
     request.headers = headers
-    outcome = execute(task, request)
-    retry = outcome.exc
-    if isinstance(retry, Retry) and retry.sig is not None:
-        again = retry.sig
-        return again.type.apply(  # type: ignore[no-any-return]
-            again.args,
-            again.kwargs,
-            task_id=task_id,
-            retries=retries + 1,
-            throw=throw,
-            link=link,
-            link_error=link_error,
-            headers=headers,
-        )
-    followers = {states.SUCCESS: link, states.FAILURE: link_error}.get(outcome.state)
-    given = outcome.value if outcome.state == states.SUCCESS else task_id
-    for follower in _listed(followers):
-        maybe_signature(follower, app=task.app).apply((given,))
-    if throw and outcome.state == states.FAILURE and outcome.exc is not None:
-        raise outcome.exc
-    trace = outcome.einfo.traceback if outcome.einfo is not None else None
-    result: EagerResult[Any] = EagerResult(
-        task_id, outcome.value, outcome.state, traceback=trace, name=task.name
+    return request
+
+
+def _follow(task: Any, request: Request, described: Any, value: Any) -> None:
+    from celeriac.canvas.signature import maybe_signature
+
+    maybe_signature(described, app=task.app, clone=True).apply(
+        (value,), root_id=request.root_id, parent_id=request.id
     )
-    if task.store_eager_result and not task.ignore_result:
-        task.app._store_outcome(request, outcome)
-    return result
+
+
+def _call_errback(task: Any, request: Request, described: Any, outcome: Outcome) -> None:
+    from celeriac.canvas.signature import maybe_signature
+
+    errback = maybe_signature(described, app=task.app, clone=True)
+    try:
+        if takes_several(errback.type, len(errback.args)):
+            trace = outcome.einfo.traceback if outcome.einfo is not None else None
+            errback(request, outcome.exc, trace)
+        else:
+            _follow(task, request, errback, request.id)
+    except Exception:
+        logger.exception("The errback %s of %s[%s] failed", errback, task.name, request.id)
+
+
+def takes_several(task: Any, given: int) -> bool:
+    """Is this errback called with (request, exc, traceback) where the task failed, rather than
+    sent with the failed id? Celery's rule: its function takes more than one argument beyond those
+    ``given``; one that takes the task itself, and a task written as a class, are sent."""
+    function: Callable[..., Any] | None = getattr(task, "__wrapped__", None)
+    if function is None or task._takes_task:
+        return False
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return True
+    positional = [
+        p
+        for p in parameters
+        if p.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(positional) - given > 1
 
 
 def _listed(value: Any) -> list[Any]:
@@ -408,4 +464,13 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-__all__ = ["ExceptionInfo", "Outcome", "apply", "execute", "execute_async", "run_coroutine", "sys"]
+__all__ = [
+    "ExceptionInfo",
+    "Outcome",
+    "apply",
+    "close_loop",
+    "execute",
+    "execute_async",
+    "run_coroutine",
+    "takes_several",
+]

@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Proxy(Generic[T]):
     """Stands for what ``find()`` returns at the time of use."""
 
-    __slots__ = ("__dict__", "_Proxy__find")
+    __slots__ = ("_Proxy__find", "__dict__")
 
     def __init__(self, find: Callable[[], T], name: str = "", doc: str | None = None) -> None:
         object.__setattr__(self, "_Proxy__find", find)

@@ -1,19 +1,16 @@
 """Publishing and waiting for many callers at once.
 
-A synchronous caller publishes in its own thread; callers who find the connection busy wait for it
-and leave together, in one batch, with the first of them that gets it. Only asyncio callers use
-helper threads, started on first use. Everything here belongs to one process: after a fork the
-child builds its own.
+A synchronous caller publishes in its own thread; callers who find the connection busy wait, and
+the first of them then sends what all of them brought, in one batch. Only asyncio callers use
+helper threads, started on first use (async_producer.py). Everything here belongs to one process:
+after a fork the child builds its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +19,27 @@ from celeriac.message import Join, Message, TaskRecord
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
+    from celeriac.async_producer import AsyncPublisher, AsyncWaiter
     from celeriac.contracts import Broker, ResultBackend
-
-# A helper thread that waits for results looks again at least this often (seconds): a lost
-# notification costs no more.
-SLOW_POLL = 1.0
+    from celeriac.retry import RetryPolicy
 
 
 class _Ticket:
-    """Messages of one caller who found the connection busy."""
+    """Messages of one caller who found the connection busy. ``woken`` is released when they are
+    dealt with, or when this caller ``leads``: then it sends all that wait, its own among them."""
 
-    __slots__ = ("done", "error", "joins", "messages")
+    __slots__ = ("error", "joins", "leads", "messages", "policy", "woken")
 
-    def __init__(self, messages: Sequence[Message], joins: Sequence[Join]) -> None:
+    def __init__(
+        self, messages: Sequence[Message], joins: Sequence[Join], policy: RetryPolicy | None
+    ) -> None:
         self.messages = messages
         self.joins = joins
-        self.done = False
+        self.policy = policy
+        self.leads = False
         self.error: BaseException | None = None
+        self.woken = threading.Lock()
+        self.woken.acquire()
 
 
 class Producer:
@@ -47,14 +48,15 @@ class Producer:
     def __init__(self, app: Celeriac) -> None:
         self.app = app
         self.pid = os.getpid()
-        self._busy = threading.Lock()
+        self._door = threading.Lock()  # held for moments only
+        self._sending = False  # somebody uses the broker
+        self._waiting: list[_Ticket] = []
         self._opening = threading.Lock()
-        self._waiting: deque[_Ticket] = deque()
         self._broker: Broker | None = None
         self._results: ResultBackend | None = None
         self._no_results = False
-        self._async_publisher: _AsyncPublisher | None = None
-        self._async_waiter: _AsyncWaiter | None = None
+        self._async_publisher: AsyncPublisher | None = None
+        self._async_waiter: AsyncWaiter | None = None
 
     @property
     def broker(self) -> Broker:
@@ -80,73 +82,145 @@ class Producer:
                         self._results = results
         return self._results
 
-    def publish(self, messages: Sequence[Message], joins: Sequence[Join] = ()) -> None:
+    # --- publishing -----------------------------------------------------------------------------
+
+    def publish(
+        self,
+        messages: Sequence[Message],
+        joins: Sequence[Join] = (),
+        *,
+        policy: RetryPolicy | None = None,
+    ) -> None:
         """All are durable when it returns. Raises OperationalError within
-        ``broker_publish_timeout`` seconds."""
-        conf = self.app.conf
-        deadline = time.monotonic() + conf.broker_publish_timeout
-        if self._busy.acquire(blocking=False):
-            try:
-                self._send(messages, joins, deadline)
-            finally:
-                self._busy.release()
+        ``broker_publish_timeout`` seconds. ``policy``: how often to try, if not as the settings
+        say."""
+        patience: float = self.app.conf.broker_publish_timeout
+        deadline = time.monotonic() + patience
+        with self._door:
+            alone = not self._sending
+            if alone:
+                self._sending = True
+            else:
+                ticket = _Ticket(messages, joins, policy)
+                self._waiting.append(ticket)
+        if not alone:
+            self._send_with_others(ticket, patience, deadline)
             return
-        ticket = _Ticket(messages, joins)
-        self._waiting.append(ticket)
-        if not self._busy.acquire(timeout=conf.broker_publish_timeout):
-            if _withdrawn(self._waiting, ticket):
-                raise OperationalError(
-                    f"Could not publish within {conf.broker_publish_timeout} s: other threads of "
-                    "this process were publishing all that time. Raise broker_publish_timeout, or "
-                    "see why the broker is slow."
-                )
-            self._busy.acquire()  # whoever took the ticket along is bounded by the same time
         try:
-            if not ticket.done:
-                self._send_waiting(deadline)
+            self._send(messages, joins, deadline, policy)
         finally:
-            self._busy.release()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Whoever has waited longest sends next."""
+        with self._door:
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].woken.release()
+            else:
+                self._sending = False
+
+    def _send_with_others(self, ticket: _Ticket, patience: float, deadline: float) -> None:
+        try:
+            self._await_turn(ticket, patience)
+            if ticket.leads:
+                self._lead(deadline)
+        finally:
+            # Also when an exception from outside (a soft time limit) ends the wait.
+            with self._door:
+                if ticket in self._waiting:
+                    self._waiting.remove(ticket)
+            if ticket.leads:
+                self._pass_on()
         if ticket.error is not None:
             raise ticket.error
 
-    def _send_waiting(self, deadline: float) -> None:
-        """Send what all waiting callers brought, as one batch; alone if the batch fails."""
-        tickets = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        messages = [message for ticket in tickets for message in ticket.messages]
-        joins = [join for ticket in tickets for join in ticket.joins]
-        try:
-            self._send(messages, joins, deadline)
-        except Exception as exc:
-            for ticket in tickets:
-                if len(tickets) == 1 or isinstance(exc, OperationalError):
-                    ticket.error = exc
-                    continue
-                try:
-                    self._send(ticket.messages, ticket.joins, deadline)
-                except Exception as own:
-                    ticket.error = own
-        finally:
-            for ticket in tickets:
-                ticket.done = True
+    def _await_turn(self, ticket: _Ticket, patience: float) -> None:
+        """Wait until the ticket is dealt with or leads."""
+        if ticket.woken.acquire(timeout=patience):
+            return
+        with self._door:
+            if ticket in self._waiting and not ticket.leads:
+                raise OperationalError(
+                    f"Could not publish within {patience:g} s: other threads of this process were "
+                    "publishing all that time. Raise broker_publish_timeout, or see why the "
+                    "broker is slow."
+                )
+        # It leads, or is being sent by somebody who is bounded by the same time.
+        if not ticket.woken.acquire(timeout=patience):
+            raise OperationalError(
+                f"Publishing did not end within {2 * patience:g} s: whether the broker has the "
+                "message is not known. See why it is slow."
+            )
 
-    def _send(self, messages: Sequence[Message], joins: Sequence[Join], deadline: float) -> None:
+    def _lead(self, deadline: float) -> None:
+        """Send what all waiting callers brought, as one batch."""
+        with self._door:
+            tickets, self._waiting = self._waiting, []
+        unsent: BaseException | None = OperationalError(
+            "The thread that published this together with its own messages was interrupted: "
+            "whether the broker has it is not known."
+        )
+        try:
+            self._send_batch(tickets, deadline)
+            unsent = None
+        except BaseException as exc:
+            tickets[0].error = exc
+            raise
+        finally:
+            for ticket in tickets[1:]:
+                ticket.error = ticket.error or unsent
+                ticket.woken.release()
+
+    def _send_batch(self, tickets: list[_Ticket], deadline: float) -> None:
+        """Those without a policy of their own together; one by one if the batch is refused for
+        what is in it."""
+        usual = [ticket for ticket in tickets if ticket.policy is None]
+        apart = [ticket for ticket in tickets if ticket.policy is not None]
+        if len(usual) > 1:
+            messages = [message for ticket in usual for message in ticket.messages]
+            joins = [join for ticket in usual for join in ticket.joins]
+            try:
+                self._send(messages, joins, deadline)
+            except OperationalError as exc:
+                for ticket in usual:
+                    ticket.error = exc
+            except Exception:
+                apart += usual
+        else:
+            apart += usual
+        for ticket in apart:
+            try:
+                self._send(ticket.messages, ticket.joins, deadline, ticket.policy)
+            except Exception as exc:
+                ticket.error = exc
+
+    def _send(
+        self,
+        messages: Sequence[Message],
+        joins: Sequence[Join],
+        deadline: float,
+        policy: RetryPolicy | None = None,
+    ) -> None:
         try:
             self.broker.publish(messages, joins)
         except OperationalError as error:
-            self._send_again(messages, joins, deadline, error)
+            self._send_again(messages, joins, deadline, policy, error)
 
     def _send_again(
         self,
         messages: Sequence[Message],
         joins: Sequence[Join],
         deadline: float,
+        policy: RetryPolicy | None,
         error: OperationalError,
     ) -> None:
-        """After a failure: as ``task_publish_retry_policy`` says, within the time."""
-        conf = self.app.conf
-        if not conf.task_publish_retry:
-            raise error
-        policy = self.app.publish_policy()
+        """After a failure: as the policy says, or ``task_publish_retry_policy``, within the
+        time."""
+        if policy is None:
+            if not self.app.conf.task_publish_retry:
+                raise error
+            policy = self.app.publish_policy()
         for delay in policy.delays():
             if time.monotonic() + delay >= deadline:
                 break
@@ -159,176 +233,49 @@ class Producer:
             return
         raise error
 
-    async def apublish(self, messages: Sequence[Message], joins: Sequence[Join] = ()) -> None:
+    # --- for coroutines -------------------------------------------------------------------------
+
+    async def apublish(
+        self,
+        messages: Sequence[Message],
+        joins: Sequence[Join] = (),
+        *,
+        policy: RetryPolicy | None = None,
+    ) -> None:
         """``publish`` for coroutines."""
-        if self._async_publisher is None:
-            self._async_publisher = _AsyncPublisher(self)
-        await self._async_publisher.publish(messages, joins)
+        with self._door:
+            if self._async_publisher is None:
+                from celeriac.async_producer import AsyncPublisher
+
+                self._async_publisher = AsyncPublisher(self)
+            publisher = self._async_publisher
+        await publisher.publish(messages, joins, policy)
 
     async def await_ready(self, task_id: str, timeout: float | None) -> TaskRecord | None:
         """The record of the task once it is ready; None after ``timeout`` seconds."""
-        if self._async_waiter is None:
-            self._async_waiter = _AsyncWaiter(self)
-        return await self._async_waiter.wait(task_id, timeout)
+        with self._door:
+            if self._async_waiter is None:
+                from celeriac.async_producer import AsyncWaiter
+
+                self._async_waiter = AsyncWaiter(self)
+            waiter = self._async_waiter
+        return await waiter.wait(task_id, timeout)
+
+    # --- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the connections; they are opened again when needed."""
-        for part in (self._async_publisher, self._async_waiter):
+        """Let go of the connections; they are opened again when needed. Coroutines that still
+        wait get OperationalError."""
+        with self._door:
+            parts: tuple[Any, ...] = (self._async_publisher, self._async_waiter)
+            self._async_publisher = self._async_waiter = None
+        for part in parts:
             if part is not None:
                 part.stop()
-        self._async_publisher = self._async_waiter = None
-        for driver in (self._broker, self._results):
+        with self._opening:
+            open_ones: tuple[Any, ...] = (self._broker, self._results)
+            self._broker = self._results = None
+            self._no_results = False
+        for driver in open_ones:
             if driver is not None:
                 driver.close()
-        self._broker = self._results = None
-
-
-def _withdrawn(waiting: deque[_Ticket], ticket: _Ticket) -> bool:
-    try:
-        waiting.remove(ticket)
-    except ValueError:
-        return False
-    return True
-
-
-class _AsyncPublisher:
-    """One helper thread that publishes what coroutines bring, all that is there at once."""
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="celeriac-publish", daemon=True)
-        self._thread.start()
-
-    async def publish(self, messages: Sequence[Message], joins: Sequence[Join]) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._inbox.put((messages, joins, loop, future))
-        await future
-
-    def stop(self) -> None:
-        self._inbox.put(None)
-        self._thread.join(timeout=5.0)
-
-    def _work(self) -> None:
-        while True:
-            batch = [self._inbox.get()]
-            while not self._inbox.empty():
-                batch.append(self._inbox.get())
-            calls = [call for call in batch if call is not None]
-            self._send(calls)
-            if len(calls) < len(batch):
-                return
-
-    def _send(self, calls: list[Any]) -> None:
-        if not calls:
-            return
-        messages = [message for call in calls for message in call[0]]
-        joins = [join for call in calls for join in call[1]]
-        error: BaseException | None = None
-        try:
-            self._producer.publish(messages, joins)
-        except Exception as exc:
-            error = exc
-        for own, own_joins, loop, future in calls:
-            mine = error
-            if error is not None and len(calls) > 1 and not isinstance(error, OperationalError):
-                mine = self._alone(own, own_joins)
-            _resolve(loop, future, None, mine)
-
-    def _alone(self, messages: Sequence[Message], joins: Sequence[Join]) -> BaseException | None:
-        try:
-            self._producer.publish(messages, joins)
-        except Exception as exc:
-            return exc
-        return None
-
-
-class _AsyncWaiter:
-    """One helper thread that waits for the results of all coroutines together."""
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-        self._lock = threading.Lock()
-        self._futures: dict[str, list[Any]] = {}
-        self._wanted = threading.Event()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._work, name="celeriac-wait", daemon=True)
-        self._thread.start()
-
-    async def wait(self, task_id: str, timeout: float | None) -> TaskRecord | None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[TaskRecord] = loop.create_future()
-        entry = (loop, future)
-        with self._lock:
-            self._futures.setdefault(task_id, []).append(entry)
-        self._wanted.set()
-        results = self._producer.results
-        if results is not None:
-            results.wake()
-        try:
-            return await asyncio.wait_for(future, timeout)
-        except TimeoutError:
-            return None
-        finally:
-            self._forget(task_id, entry)
-
-    def stop(self) -> None:
-        self._stopped = True
-        self._wanted.set()
-        if self._producer.results is not None:
-            self._producer.results.wake()
-        self._thread.join(timeout=5.0)
-
-    def _forget(self, task_id: str, entry: Any) -> None:
-        with self._lock:
-            entries = self._futures.get(task_id)
-            if entries and entry in entries:
-                entries.remove(entry)
-                if not entries:
-                    del self._futures[task_id]
-
-    def _work(self) -> None:
-        results = self._producer.results
-        assert results is not None  # AsyncResult refuses to wait without a backend
-        while not self._stopped:
-            self._wanted.wait(timeout=60.0)
-            with self._lock:
-                ids = list(self._futures)
-                if not ids:
-                    self._wanted.clear()
-                    continue
-            try:
-                records = results.wait(ids, SLOW_POLL)
-            except Exception as exc:
-                self._fail(ids, exc)
-                continue
-            for record in records:
-                with self._lock:
-                    entries = self._futures.pop(record.id, [])
-                for loop, future in entries:
-                    _resolve(loop, future, record, None)
-
-    def _fail(self, ids: list[str], error: BaseException) -> None:
-        for task_id in ids:
-            with self._lock:
-                entries = self._futures.pop(task_id, [])
-            for loop, future in entries:
-                _resolve(loop, future, None, error)
-
-
-def _resolve(loop: Any, future: Any, value: Any, error: BaseException | None) -> None:
-    """Set a future of another thread's loop, unless that loop has gone."""
-
-    def deliver() -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
-
-    try:
-        loop.call_soon_threadsafe(deliver)
-    except RuntimeError:  # the loop was closed; nobody waits any more
-        return

@@ -37,6 +37,11 @@ class Reader:
         request.reply_to = message.reply_to
         request.hostname = self.hostname
         request._delivery = delivery
+        # Ours, whatever a header is called.
+        request._task = request._outer = request._children = request._followups = None
+        request._delivery_info = None
+        headers.pop("_headers", None)
+        request._entering = False
         embed = read.embed
         if embed:
             request.callbacks = embed.get("callbacks")

@@ -30,7 +30,7 @@ class Records:
 
     def write(
         self,
-        id: str,  # noqa: A002
+        id: str,
         run: str,
         state: str,
         value: Any,

@@ -57,6 +57,7 @@ class Request:
     _delivery_info: dict[str, Any] | None = None
     _outer: Request | None = None
     _task: Any = None  # the Task object that runs
+    _entering = False  # a worker calls the task through its own __call__
     _header_names: tuple[str, ...] = ()
     _followups: list[Message] | None = None  # retries sent with throw=False, replacements
 
@@ -138,7 +139,10 @@ class Request:
 
     def update(self, *args: Mapping[str, Any], **kwargs: Any) -> None:
         for key, value in dict(*args, **kwargs).items():
-            setattr(self, key, value)
+            if key in _READ_ONLY:  # a custom header of this name stays among the headers
+                self.__dict__[key] = value
+            else:
+                setattr(self, key, value)
 
     def clear(self) -> None:
         self.__dict__.clear()
@@ -181,6 +185,12 @@ PROTOCOL_HEADERS = frozenset(
     "lang task id shadow eta expires group group_index retries timelimit root_id parent_id "
     "argsrepr kwargsrepr origin ignore_result replaced_task_nesting stamped_headers stamps "
     "compression run redelivered delivery_info".split()
+)
+
+_READ_ONLY = frozenset(
+    name
+    for name, member in vars(Request).items()
+    if isinstance(member, property) and member.fset is None
 )
 
 _current: ContextVar[Request | None] = ContextVar("celeriac_request", default=None)

@@ -53,7 +53,7 @@ class AsyncResult(Generic[R]):
 
     def __init__(
         self,
-        id: str,  # noqa: A002
+        id: str,
         backend: Any = None,
         task_name: str | None = None,
         app: Celeriac | None = None,
@@ -103,7 +103,7 @@ class AsyncResult(Generic[R]):
         if disable_sync_subtasks:
             assert_will_not_block()
         if self._meta is None:
-            self._wait(timeout, on_interval)
+            self._wait(timeout, on_interval, interval)
         assert self._meta is not None
         if on_message is not None:
             on_message(self._meta)
@@ -114,12 +114,15 @@ class AsyncResult(Generic[R]):
 
     wait = get
 
-    def _wait(self, timeout: float | None, on_interval: Callable[[], object] | None) -> None:
+    def _wait(
+        self, timeout: float | None, on_interval: Callable[[], object] | None, interval: float
+    ) -> None:
         backend = self.app.results_or_raise()
         deadline = None if timeout is None else time.monotonic() + timeout
+        longest = SLOW_POLL if on_interval is None else min(SLOW_POLL, max(interval, 0.01))
         while True:
-            left = SLOW_POLL if deadline is None else deadline - time.monotonic()
-            found = backend.wait([self.id], max(0.0, min(SLOW_POLL, left)))
+            left = longest if deadline is None else deadline - time.monotonic()
+            found = backend.wait([self.id], max(0.0, min(longest, left)))
             if found:
                 self._meta = self.app.records.read(found[0])
                 return
@@ -135,11 +138,12 @@ class AsyncResult(Generic[R]):
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
         """``get`` for coroutines: the event loop is not blocked. ``await result`` is the same
-        without a time-out."""
+        without a time-out. Raises as get."""
         if self.ignored:
             return cast(R, None)
+        assert_will_not_block()
         if self._meta is None:
-            self.app.results_or_raise()
+            self.app.check_results()
             record = await self.app.producer.await_ready(self.id, timeout)
             if record is None:
                 raise TimeoutError(f"Task {self.id} did not end within {timeout} s.")
@@ -147,7 +151,8 @@ class AsyncResult(Generic[R]):
         return cast(R, self._conclude(propagate))
 
     def _conclude(self, propagate: bool) -> Any:
-        assert self._meta is not None
+        if self._meta is None:
+            return None  # ignored: nothing is stored of it
         value = self._meta.get("result")
         if propagate and self._meta["status"] in states.PROPAGATE_STATES:
             raise _as_exception(value)
@@ -307,7 +312,7 @@ class EagerResult(AsyncResult[R]):
 
     def __init__(
         self,
-        id: str,  # noqa: A002
+        id: str,
         ret_value: Any,
         state: str,
         traceback: str | None = None,
@@ -331,6 +336,14 @@ class EagerResult(AsyncResult[R]):
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
         return cast(R, self._conclude(propagate))
 
+    def _conclude(self, propagate: bool) -> Any:
+        # Of a task that was ignored or rejected there is no value, though there is an exception.
+        ended = self.state in states.READY_STATES
+        return super()._conclude(propagate) if ended else None
+
+    def ready(self) -> bool:
+        return True
+
     @property
     def supports_native_join(self) -> bool:
         return False
@@ -340,6 +353,11 @@ class EagerResult(AsyncResult[R]):
 
     def revoke(self, *args: Any, **kwargs: Any) -> None:
         self._meta = {**(self._meta or {}), "status": states.REVOKED}
+
+    def __reduce__(self) -> Any:
+        meta = self._meta or {}
+        args = (self.id, self.result, self.state, meta.get("traceback"), meta.get("name"))
+        return EagerResult, args
 
 
 class ResultSet:
@@ -385,7 +403,7 @@ class ResultSet:
 
     def _refresh(self) -> None:
         """Read all that have not ended, in one round trip."""
-        open_ones = [result for result in self.results if result._meta is None]
+        open_ones = [one for one in self.results if one._meta is None and not one.ignored]
         if not open_ones:
             return
         app = self.app
@@ -428,7 +446,7 @@ class ResultSet:
         deadline = None if timeout is None else time.monotonic() + timeout
         pending: dict[str, list[AsyncResult[Any]]] = {}
         for result in self.results:
-            if result._meta is None:
+            if result._meta is None and not result.ignored:
                 pending.setdefault(result.id, []).append(result)
             else:
                 yield result, result._conclude(propagate)
@@ -455,7 +473,8 @@ class ResultSet:
         disable_sync_subtasks: bool = True,
         on_interval: Callable[[], object] | None = None,
     ) -> list[Any]:
-        """Wait for all; their values in order. Raises the first error in order."""
+        """Wait for all; their values in order, None for an ignored one. Raises the first error
+        that comes."""
         if disable_sync_subtasks:
             assert_will_not_block()
         for result, _ in self.iterate(timeout, propagate=False):

@@ -6,12 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from celeriac import signals
-from celeriac.exceptions import ImproperlyConfigured
 from celeriac.message import Message
 from celeriac.protocol import task as wire
 from celeriac.protocol.saferepr import saferepr
@@ -71,7 +69,7 @@ class Sender:
         self.delivery_mode = 1 if conf.task_default_delivery_mode in (1, "transient") else 2
         self.inherit_priority = bool(conf.task_inherit_parent_priority)
         self.protocol = int(conf.task_protocol)
-        self.zone = ZoneInfo(conf.timezone) if conf.timezone else UTC
+        self.zone = zone_of(conf.timezone)
         self.pid = os.getpid()
         self.origin = f"gen{self.pid}@{socket.gethostname()}"
         self._routes: dict[str, Any] = {}
@@ -88,11 +86,17 @@ class Sender:
 
     def _make_plan(self, task: Any, options: Mapping[str, Any]) -> Plan | None:
         options = {**task._sending, **{k: v for k, v in options.items() if v is not None}}
-        odd = options.keys() & VARYING or options.keys() - OPTIONS
-        if odd or self.protocol != 2 or not self.router.static or task._names_shadow:
+        if (
+            options.keys() - OPTIONS
+            or self.protocol != 2
+            or not self.router.static
+            or task._names_shadow
+        ):
             return None
         route = self._route(task.name, (), {}, options, task)
         options = {**route.options, **options}
+        if options.keys() & VARYING or options.keys() - OPTIONS:
+            return None
         headers = self._headers(task.name, "", (), {}, options, None, None)
         try:
             write = header_template(headers)
@@ -150,15 +154,10 @@ class Sender:
         task: Any = None,
     ) -> Message:
         """The message of one call. Raises EncodeError, QueueNotFound, TypeError."""
+        if options:
+            options = _given(name, options)
         if task is not None and task._sending:
-            given = {key: value for key, value in options.items() if value is not None}
-            options = {**task._sending, **given}
-        elif options:
-            unknown = options.keys() - OPTIONS
-            if unknown - IGNORED_OPTIONS:
-                raise TypeError(
-                    f"{name}: unknown calling option {sorted(unknown - IGNORED_OPTIONS)[0]!r}"
-                )
+            options = {**task._sending, **options}
         route = self._route(name, args, kwargs, options, task)
         if route.options:
             options = {**route.options, **options}
@@ -169,6 +168,8 @@ class Sender:
         if task_id is None:
             task_id = uuid()
             run = run or task_id  # a fresh id names a sending as well as anything
+        elif type(task_id) is not str:
+            task_id = str(task_id)
         due_at = self._due(now, get("countdown"), get("eta"))
         expires_at = self._expires(now, get("expires"))
         parent_id, root_id, priority = get("parent_id"), get("root_id"), get("priority")
@@ -247,7 +248,7 @@ class Sender:
         headers: dict[str, Any],
         content: tuple[tuple[Any, ...], Mapping[str, Any], dict[str, Any] | None],
         *,
-        id: str,  # noqa: A002
+        id: str,
         run: str,
         route: Any,
         serializer: str,
@@ -263,12 +264,9 @@ class Sender:
                 exchange=route.exchange,
                 routing_key=route.routing_key,
                 headers=headers,
-                properties={
-                    "correlation_id": id,
-                    "reply_to": fields["reply_to"],
-                    "delivery_mode": fields["delivery_mode"],
-                    "priority": fields["priority"],
-                },
+                properties=_properties(
+                    id, fields["reply_to"], fields["delivery_mode"], fields["priority"]
+                ),
                 declare=[],
                 retry_policy=self.app.conf.task_publish_retry_policy,
             )
@@ -341,16 +339,17 @@ class Sender:
         delivery = request._delivery
         assert delivery is not None
         old = delivery.message
-        if args is not None or kwargs is not None or options:
-            extra = {
-                **request.as_execution_options(),
-                "queue": old.queue,
-                "priority": old.priority,
-                **options,
-            }
+        due_at = retry.eta().timestamp()
+        if isinstance(retry.when, datetime):
+            due_at = self.instant(retry.when, "eta")
+        headers = wire.decode_headers(old.headers)
+        if args is not None or kwargs is not None or options or "task" not in headers:
+            extra = {**request.as_execution_options(), "priority": old.priority, **options}
+            if not extra.keys() & {"queue", "exchange", "routing_key"}:
+                extra["queue"] = old.queue
             extra = {key: value for key, value in extra.items() if value is not None}
             extra.update(
-                eta=retry.eta(),
+                eta=datetime.fromtimestamp(due_at, UTC),
                 run=old.run,
                 retries=request.retries + 1,
                 parent_id=request.id,
@@ -363,8 +362,6 @@ class Sender:
                 extra,
                 task,
             )
-        due_at = retry.eta().timestamp()
-        headers = wire.decode_headers(old.headers)
         headers.update(
             retries=request.retries + 1,
             eta=wire.format_time(due_at),
@@ -397,18 +394,64 @@ class Sender:
         return self.instant(expires, "expires")
 
     def instant(self, value: Any, what: str) -> float:
-        """Epoch seconds of a datetime (naive: in the application's time zone) or ISO text."""
+        """Epoch seconds of a datetime or ISO text; naive ones are in the application's zone."""
+        given = value
         if isinstance(value, str):
-            parsed = wire.parse_time(value)
-            if parsed is None:
-                raise ImproperlyConfigured(f"{what}={value!r} is not an ISO-8601 time")
-            return parsed
-        if isinstance(value, datetime):
-            return (value if value.tzinfo else value.replace(tzinfo=self.zone)).timestamp()
+            try:
+                given = datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"{what}={value!r} is not an ISO-8601 time") from None
+        if isinstance(given, datetime):
+            return (given if given.tzinfo else given.replace(tzinfo=self.zone)).timestamp()
         raise TypeError(f"{what}={value!r}: expected a datetime, got {type(value).__name__}")
 
 
 _NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def zone_of(timezone: str | tzinfo | None) -> tzinfo:
+    """The zone that the setting ``timezone`` names; UTC without one."""
+    if timezone is None or timezone == "UTC":
+        return UTC
+    if isinstance(timezone, tzinfo):
+        return timezone
+    from zoneinfo import ZoneInfo  # here: it takes a while to import, and most need none
+
+    return ZoneInfo(timezone)
+
+
+def _given(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say something. Raises TypeError for one that there is not. Celery's stamps
+    come as options of their own, named in ``stamped_headers``."""
+    given = {key: value for key, value in options.items() if value is not None}
+    unknown = given.keys() - OPTIONS - IGNORED_OPTIONS
+    if unknown:
+        stamps = unknown & set(given.get("stamped_headers") or ())
+        if unknown - stamps:
+            raise TypeError(f"{name}: unknown calling option {min(unknown - stamps)!r}")
+        given["stamps"] = {key: given.pop(key) for key in stamps} | (given.get("stamps") or {})
+    return given
+
+
+def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that can be sent on: a signature from the wire may have come from a caller who may
+    give more of them."""
+    known = OPTIONS | IGNORED_OPTIONS | set(options.get("stamped_headers") or ())
+    return {key: value for key, value in options.items() if key in known}
+
+
+def properties_of(message: Message) -> dict[str, Any]:
+    """The properties of a message as signals show them."""
+    return _properties(message.id, message.reply_to, message.delivery_mode, message.priority)
+
+
+def _properties(task_id: str, reply_to: str, mode: int, priority: int) -> dict[str, Any]:
+    return {
+        "correlation_id": task_id,
+        "reply_to": reply_to,
+        "delivery_mode": mode,
+        "priority": priority,
+    }
 
 
 def _listed(value: Any) -> list[Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -35,8 +35,6 @@ FROM_CONFIG = {
     "ignore_result": "task_ignore_result",
     "store_eager_result": "task_store_eager_result",
     "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
-    "time_limit": "task_time_limit",
-    "soft_time_limit": "task_soft_time_limit",
 }
 # Task attributes that are calling options; what the caller gives wins.
 SENDING_OPTIONS = (
@@ -99,12 +97,16 @@ class Task(Generic[P, R]):
     resultrepr_maxsize: Any = 1024
     immutable: Any = False
     pydantic: Any = False
+    pydantic_strict: Any = False
+    pydantic_context: Any = None
+    pydantic_dump_kwargs: Any = None
 
     _bound = False
     _sending: dict[str, Any] = {}
     _plan: Any = None  # sending.py keeps here what is the same for every call
     _check: Callable[..., object] | None = None
     _names_shadow = False
+    _takes_task = False  # its function takes the task as first argument (bind=True)
     is_async = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -116,21 +118,32 @@ class Task(Generic[P, R]):
 
     def bind(self, app: Celeriac) -> None:
         """Take from the settings what the options leave open. Called once, by the application."""
-        self._bound = True
         conf = app.conf
-        for option, setting in FROM_CONFIG.items():
-            if getattr(self, option, None) is None:
-                setattr(self, option, getattr(conf, setting))
-        if self.typing is None:
-            self.typing = app.strict_typing
+        # What the task itself says goes over routes; a mere setting is used where nothing is said.
         self._sending = {
             option: value
             for option in SENDING_OPTIONS
             if (value := getattr(self, option, None)) is not None
         }
+        for option, setting in FROM_CONFIG.items():
+            if getattr(self, option, None) is None:
+                setattr(self, option, getattr(conf, setting))
+        self._sending["ignore_result"] = self.ignore_result
+        if self.typing is None:
+            self.typing = app.strict_typing
         self._names_shadow = type(self).shadow_name is not Task.shadow_name
         execution.prepare(self)
+        self._bound = True
         self.on_bound(app)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if self._bound and name in SENDING_OPTIONS:  # changed later on, for calls from now on
+            sending = {key: old for key, old in self._sending.items() if key != name}
+            if value is not None:
+                sending[name] = value
+            object.__setattr__(self, "_sending", sending)
+            object.__setattr__(self, "_plan", None)
 
     def on_bound(self, app: Celeriac) -> None:
         """Called when the task is bound to its application; for subclasses."""
@@ -141,9 +154,14 @@ class Task(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here, as a function."""
+        running = current_request()
+        if running is not None and running._entering and running._task is self:
+            # A worker calls through an overridden __call__ that calls this one: the same call.
+            running._entering = False
+            return cast(R, self.run(*args, **kwargs))
         request = Request(args=args, kwargs=kwargs, task=self.name, called_directly=True)
         request._task = self
-        request._outer = current_request()
+        request._outer = running
         token = push(request)
         try:
             return cast(R, self.run(*args, **kwargs))
@@ -217,14 +235,21 @@ class Task(Generic[P, R]):
         """``delay`` with options: ``countdown``, ``eta``, ``expires``, ``queue``, ``priority``,
         ``headers``, ``ignore_result``, ``serializer``, … (docs/calling.md). Raises as delay."""
         app = self.app
-        args = tuple(args) if args is not None else ()
+        if type(args) is not tuple:
+            args = checked_args(self.name, args)
         if not self._bound:
-            app.finalize()
+            app.finalize(auto=True)
         if self._check is not None and self.typing:
             self._check(*args, **(kwargs or {}))
         if app.conf.task_always_eager:
             return self.apply(
-                args, kwargs, task_id=task_id or uuid(), link=link, link_error=link_error, **options
+                args,
+                kwargs,
+                task_id=task_id or uuid(),
+                link=link,
+                link_error=link_error,
+                shadow=shadow,
+                **options,
             )
         if task_id is not None:
             options["task_id"] = task_id
@@ -258,11 +283,14 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[Any]:
         """``apply_async`` for coroutines."""
         app = self.app
-        args = tuple(args) if args is not None else ()
+        if type(args) is not tuple:
+            args = checked_args(self.name, args)
         if not self._bound:
-            app.finalize()
+            app.finalize(auto=True)
         if self._check is not None and self.typing:
             self._check(*args, **(kwargs or {}))
+        if app.conf.task_always_eager:
+            return self.apply(args, kwargs, **options)
         return cast(
             "AsyncResult[Any]",
             await app.asend_task(self.name, args, kwargs, task_type=self, **options),
@@ -284,8 +312,15 @@ class Task(Generic[P, R]):
         sent before an error stays sent."""
         app = self.app
         if not self._bound:
-            app.finalize()
+            app.finalize(auto=True)
         return cast("list[Any]", app._send_calls(self, calls, options))
+
+    def check_arguments(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raises TypeError if the arguments do not fit the function, unless ``typing`` is off."""
+        if not self._bound:
+            self.app.finalize(auto=True)
+        if self._check is not None and self.typing:
+            self._check(*args, **kwargs)
 
     # --- canvas -----------------------------------------------------------------------------
 
@@ -325,12 +360,12 @@ class Task(Generic[P, R]):
         """Run the call here and now, with retries, handlers and signals as in a worker; nothing
         is sent. ``throw``: raise what the task raises (default: ``task_eager_propagates``)."""
         if not self._bound:
-            self.app.finalize()
+            self.app.finalize(auto=True)
         return execution.apply(
             self,
-            tuple(args or ()),
+            checked_args(self.name, args),
             dict(kwargs or {}),
-            task_id=task_id or uuid(),
+            task_id=str(task_id) if task_id is not None else uuid(),
             retries=retries,
             throw=self.app.conf.task_eager_propagates if throw is None else throw,
             link=link,
@@ -380,7 +415,9 @@ class Task(Generic[P, R]):
         )
         if not request.is_eager:
             message = self.app._retry_message(self, request, made, args, kwargs, options)
-            request._followups = [*(request._followups or ()), message]
+            # Asked for twice (the Retry of the first time was caught): once is enough.
+            others = [other for other in request._followups or () if other.id != message.id]
+            request._followups = [*others, message]
         if throw:
             raise made
         return made
@@ -432,7 +469,7 @@ class Task(Generic[P, R]):
         request = self.request
         self.app._store_state(task_id or request.id, request.run or "", state, meta)
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[R]:  # noqa: N802
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[R]:
         """The result of the call with this id."""
         return cast("AsyncResult[R]", self.app.AsyncResult(task_id, **kwargs))
 
@@ -470,6 +507,16 @@ class Task(Generic[P, R]):
         return None
 
 
+def checked_args(name: str, args: Any) -> tuple[Any, ...]:
+    """Arguments as a tuple. Raises TypeError for a text and the like, whose parts would be taken
+    for arguments."""
+    if args is None:
+        return ()
+    if isinstance(args, str | bytes | Mapping | Set) or not isinstance(args, Iterable):
+        raise TypeError(f"{name}: args must be a list or tuple, not {type(args).__name__}")
+    return tuple(args)
+
+
 def _by_name(name: str) -> Any:
     from celeriac.app import get_current_app
 
@@ -490,15 +537,19 @@ def _raise_current(exc: BaseException | None) -> None:
 
 def argument_check(function: Callable[..., Any], *, skip_first: bool) -> Callable[..., object]:
     """A function with the same parameters that does nothing: calling it checks arguments at the
-    price of a call. Falls back to binding where defaults hide the shape."""
+    price of a call. Of a builtin that does not tell its parameters, nothing is checked."""
     import inspect
+    import keyword
 
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return lambda *args, **kwargs: None
     parameters = list(signature.parameters.values())
     if skip_first and parameters:
         parameters = parameters[1:]
     shown: list[str] = []
-    star = slash = False
+    star = False
     for position, parameter in enumerate(parameters):
         kind = parameter.kind
         text = parameter.name + ("" if parameter.default is inspect.Parameter.empty else "=None")
@@ -511,12 +562,11 @@ def argument_check(function: Callable[..., Any], *, skip_first: bool) -> Callabl
             star = True
         shown.append(text)
         following = parameters[position + 1] if position + 1 < len(parameters) else None
-        if kind is inspect.Parameter.POSITIONAL_ONLY and not slash:
-            if following is None or following.kind is not inspect.Parameter.POSITIONAL_ONLY:
-                shown.append("/")
-                slash = True
+        last = following is None or following.kind is not inspect.Parameter.POSITIONAL_ONLY
+        if kind is inspect.Parameter.POSITIONAL_ONLY and last:
+            shown.append("/")
     name = getattr(function, "__name__", "task")
-    name = name if name.isidentifier() else "task"
+    name = name if name.isidentifier() and not keyword.iskeyword(name) else "task"
     space: dict[str, Any] = {}
     exec(f"def {name}({', '.join(shown)}): pass", space)  # only names that Python has accepted
     return cast("Callable[..., object]", space[name])

@@ -29,7 +29,7 @@ class Signature(dict[str, Any]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
-        type: Any = None,  # noqa: A002 - the name is Celery's
+        type: Any = None,
         subtask_type: str | None = None,
         immutable: bool = False,
         app: Any = None,

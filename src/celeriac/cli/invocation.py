@@ -86,7 +86,8 @@ class Invocation:
             from celeriac.finder import find_app
 
             spec = self.spec
-            return self._run_theirs(lambda: find_app(spec))
+            found: Celeriac = self._run_theirs(lambda: find_app(spec))
+            return found
         from celeriac.app import Celeriac
 
         if not (self.broker or self.config or _broker_in_environment()):
@@ -178,7 +179,5 @@ def _suggestion(command: str) -> str:
             continue
         with open(entry.path, "rb") as file:
             if _APPLICATION.search(file.read(_LOOKED_INTO)):
-                return (
-                    f"\n{entry.name} seems to hold one: celeriac -A {entry.name[:-3]} {command}"
-                )
+                return f"\n{entry.name} seems to hold one: celeriac -A {entry.name[:-3]} {command}"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         for i in range(len(columns))
     ]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    widths = [max(len(row[i]) for row in (columns, *cells)) for i in range(len(columns))]
     click.echo(click.style(_line(columns, widths, numeric), bold=True))
     for row in cells:
         click.echo(_fitted(_line(row, widths, numeric)))
@@ -38,7 +39,7 @@ def _line(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) ->
 
 
 def _fitted(line: str) -> str:
-    if not click.get_text_stream("stdout").isatty():
+    if not sys.stdout.isatty():
         return line
     width = shutil.get_terminal_size().columns
     return line if len(line) <= width else line[: width - 1] + "…"

@@ -49,7 +49,7 @@ class Json(click.ParamType[Any]):
         except ValueError as exc:
             self.fail(f"{value!r} is not JSON ({exc}): write it like {self.example}", param, ctx)
         if not isinstance(found, self.wanted):
-            kind = {list: "a list", dict: "an object"}[self.wanted]
+            kind = "a list" if self.wanted is list else "an object"
             self.fail(f"{value!r} is not {kind}: write it like {self.example}", param, ctx)
         return found
 

@@ -67,11 +67,11 @@ class Root(click.Group):
                 return super().invoke(ctx)
             except click.NoSuchOption as exc:
                 if exc.option_name in _GLOBAL_OPTIONS:
-                    exc.message = (
+                    raise click.UsageError(
                         f"{exc.option_name} stands before the command, as in "
-                        "celeriac -A tasks worker."
-                    )
-                    exc.possibilities = None  # type: ignore[misc]
+                        "celeriac -A tasks worker.",
+                        exc.ctx,
+                    ) from None
                 raise
 
 

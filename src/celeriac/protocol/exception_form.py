@@ -108,11 +108,11 @@ def exception_from_form(form: Any) -> BaseException:
 def _find_class(module: Any, name: str) -> Any:
     """What the module's or class's own dictionaries hold, so that finding runs no code."""
     if module is None:
-        found: Any = builtins if hasattr(builtins, name) else exceptions
-    elif module in _TO_OURS:
-        found = exceptions
+        found: Any = builtins if name in vars(builtins) else exceptions
+    elif not isinstance(module, str):
+        return None
     else:
-        found = sys.modules.get(module) if isinstance(module, str) else None
+        found = exceptions if module in _TO_OURS else sys.modules.get(module)
     for part in name.split("."):
         if isinstance(found, ModuleType):
             found = vars(found).get(part)

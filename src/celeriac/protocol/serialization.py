@@ -10,6 +10,7 @@ import difflib
 import importlib
 import pickle
 from collections.abc import Callable, Iterable
+from itertools import islice
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -39,7 +40,9 @@ __all__ = [
 JSON_TYPE = "application/json"
 PICKLE_TYPE = "application/x-python-serialize"
 _PICKLE_PROTOCOL = 4  # what Celery writes: readable from Python 3.4 on
-_SEARCHED = 10_000  # how many values to try when looking for the one that cannot be written
+# How far to look for the part that cannot be written: items of each container, and levels.
+_SEARCHED = 10_000
+_DEEPEST = 40
 
 
 class Encoded(NamedTuple):
@@ -155,12 +158,13 @@ def encode(value: Any, serializer: str = "json", *, names: tuple[str, ...] = ())
 def _encode_error(
     value: Any, serializer: _Serializer, names: tuple[str, ...], exc: Exception
 ) -> EncodeError:
-    if isinstance(exc, RecursionError):
+    found = None if isinstance(exc, RecursionError) else _find_culprit(value, serializer, names)
+    if found is None:
         return EncodeError(
-            f"{names[0] if names else 'the value'} cannot be written as {serializer.name}: it is "
-            "nested too deeply or contains itself. Pass flatter values, or ids to look up"
+            f"{', '.join(names) or 'the value'} cannot be written as {serializer.name}: nested "
+            "too deeply, or something in it contains itself. Pass flatter values, or ids to look up"
         )
-    path, culprit, why = _find_culprit(value, serializer.encoder, names, exc)
+    path, culprit, complaint = found
     advice = (
         "give its class a __json__ method, make the type known with register_type, "
         if serializer.name == "json"
@@ -168,28 +172,27 @@ def _encode_error(
     )
     return EncodeError(
         f"{path or 'the value'} = {saferepr(culprit, 200)} of type {type(culprit).__qualname__} "
-        f"cannot be written as {serializer.name} ({why}): pass plain values or ids to look up, "
-        f"{advice}or choose another serializer"
+        f"cannot be written as {serializer.name} ({str(complaint or exc)[:200]}): pass plain "
+        f"values or ids to look up, {advice}or choose another serializer"
     )
 
 
 def _find_culprit(
-    value: Any, encoder: Callable[[Any], Any], names: tuple[str, ...], exc: Exception
-) -> tuple[str, Any, str]:
-    """Path, value and complaint of the innermost part that the encoder refuses."""
-    path, tried, label = "", 0, names
-    complaint = exc
-    while True:
-        for step, part in _parts(value, label):
-            tried += 1
-            refusal = _refusal(encoder, part)
+    value: Any, serializer: _Serializer, names: tuple[str, ...]
+) -> tuple[str, Any, Exception | None] | None:
+    """Path, value and complaint of the innermost part that cannot be written; None if that is
+    too deep inside."""
+    path = ""
+    complaint: Exception | None = None
+    for _ in range(_DEEPEST):
+        for step, part in islice(_parts(value, names), _SEARCHED):
+            refusal = _refusal(serializer.encoder, part)
             if refusal is not None:
-                path, value, complaint, label = path + step, part, refusal, ()
+                path, value, complaint, names = path + step, part, refusal, ()
                 break
-            if tried > _SEARCHED:
-                return path, value, str(complaint)
         else:
-            return path, value, str(complaint)
+            return path, value, complaint
+    return None
 
 
 def _parts(value: Any, names: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
@@ -205,6 +208,8 @@ def _refusal(encoder: Callable[[Any], Any], value: Any) -> Exception | None:
         return None
     try:
         encoder(value)
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as exc:
         return exc
     return None

@@ -247,7 +247,12 @@ def decode_headers(data: bytes) -> dict[str, Any]:
     """The headers of a message. Raises DecodeError."""
     if data == b"{}":
         return {}
-    headers = serialization.decode(data, serialization.JSON_TYPE, "utf-8", _JSON_ONLY)
+    try:
+        headers = decode_json(data)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:  # once more, by the way that says what is wrong
+        headers = serialization.decode(data, serialization.JSON_TYPE, "utf-8", _JSON_ONLY)
     if type(headers) is not dict:
         raise DecodeError(f"the headers of a message must be an object, not {saferepr(headers)}")
     return headers

@@ -33,7 +33,9 @@ def header_template(headers: dict[str, Any]) -> Write:
         pieces.append(before)
     first, second, third, fourth, fifth = pieces
 
-    def write(id: str, root_id: str, parent_id: str | None, argsrepr: str, kwargsrepr: str) -> bytes:
+    def write(
+        id: str, root_id: str, parent_id: str | None, argsrepr: str, kwargsrepr: str
+    ) -> bytes:
         own = encode_plain(id)
         return b"".join(
             (

@@ -71,6 +71,8 @@ class DriverMachine(RuleBasedStateMachine):
         model = Store("model")
         self.model = MemoryBroker(model, self.store.options)
         self.model_results = MemoryResultBackend(model, self.store.options)
+        self.model.open()
+        self.model_results.open()
         self.model_admin = MemoryQueueAdmin(self.model)
         self.numbers = itertools.count(1)
         self.incarnations = dict.fromkeys(LEASES, 1)

@@ -17,6 +17,7 @@ from celeriac.message import (
     Settlement,
 )
 from celeriac.testing.harness import StoreUnderTest
+from celeriac.testing.looking import AdminTests
 from celeriac.testing.samples import (
     arrival,
     bury,
@@ -31,9 +32,6 @@ from celeriac.testing.samples import (
 
 WAITING, DELAYED = MessageState.WAITING, MessageState.DELAYED
 IN_FLIGHT, DEAD = MessageState.IN_FLIGHT, MessageState.DEAD
-
-
-from celeriac.testing.looking import AdminTests
 
 
 class RemoveTests(AdminTests):

@@ -37,6 +37,7 @@ logger = logging.getLogger("celeriac.worker.agent")
 
 SLEEP: Final = 0.25  # how late a cancellation or an order of the supervisor is noticed
 MAINTAIN_EVERY: Final = 1.0
+HANDED_AGAIN: Final = 30.0
 RETRY_FIRST: Final = 0.25
 RETRY_LAST: Final = 3.0  # below any sensible lease: the outage's end must not be missed by much
 
@@ -73,11 +74,13 @@ class Agent:
         self._bus: EventBus | None = None
         self._watchdog = Watchdog(table, options.queues, clock=clock)
         self._handed: list[Delivery] = []
+        self._handed_due = 0.0
         self._recover_from = self._owner.incarnation - 1
         self._heartbeat_due = 0.0
         self._maintain_due = 0.0
         self._maintain_every = min(MAINTAIN_EVERY, options.lease / 4)
         self._leaving = False
+        self._orphaned = False
         self._down_since: float | None = None
         self._pause = RETRY_FIRST
 
@@ -100,6 +103,9 @@ class Agent:
                 if self._table.lease_epoch:
                     raise
                 return self._fail(str(exc))
+        if self._orphaned:
+            self._disconnect()
+            return 1
         self._leave()
         return 0
 
@@ -160,7 +166,7 @@ class Agent:
         if now >= self._maintain_due:
             self._maintain_due = now + self._maintain_every
             self._handed += broker.maintain(self._owner, self._upkeep())
-        if self._handed:
+        if self._handed and now >= self._handed_due:
             self._settle_handed(broker)
         stalled = self._watchdog.look(now)
         if stalled:
@@ -193,8 +199,8 @@ class Agent:
         for word in self._line.hear():
             if isinstance(word, Leave):
                 self._leaving = True
-        if self._line.closed:  # the supervisor is gone
-            raise SystemExit(1)
+        if self._line.closed:  # the supervisor is gone: the lease is to lapse, or is another's
+            self._leaving = self._orphaned = True
 
     # --- lease --------------------------------------------------------------------------------
 
@@ -273,5 +279,16 @@ class Agent:
             if results is not None:
                 results.open()
             self._results = results
-        settle_handed(self._app, self._options, broker, self._results, self._handed)
-        self._handed = []
+        try:
+            settle_handed(self._app, self._options, broker, self._results, self._handed)
+        except OperationalError:
+            raise
+        except Exception:  # the lease must not suffer from one message that cannot be concluded
+            self._handed_due = self._clock() + HANDED_AGAIN
+            logger.exception(
+                "%d message(s) of dead processes could not be settled; trying again in %g s",
+                len(self._handed),
+                HANDED_AGAIN,
+            )
+        else:
+            self._handed = []

@@ -32,6 +32,7 @@ class _State:
     handled = False  # by a receiver of the signal setup_logging
     stream: TextIO | None = None
     handlers: list[tuple[logging.Logger, logging.Handler]] = []
+    stdouts: tuple[Any, Any] = (None, None)
 
 
 class ProcessName(logging.Filter):
@@ -177,15 +178,25 @@ def _add_handler(logger: logging.Logger, path: str | None, formatter: logging.Fo
 
 
 def _reopen(path: str) -> None:
-    """Write to another file from now on; the old one stays open for those who share it."""
+    """Write to another file from now on; the old one is not this process's business."""
     before, _State.handlers = _State.handlers, []
     for logger, handler in before:
         logger.removeHandler(handler)
+        handler.close()
         if handler.formatter is not None:
             _add_handler(logger, path, handler.formatter)
 
 
+def restore_stdouts() -> None:
+    """Printing prints again, once the worker has ended."""
+    if isinstance(sys.stdout, LoggingProxy):
+        sys.stdout = _State.stdouts[0]
+    if isinstance(sys.stderr, LoggingProxy):
+        sys.stderr = _State.stdouts[1]
+
+
 def _redirect(level: str | int) -> None:
+    _State.stdouts = (sys.stdout, sys.stderr)
     proxy: Any = LoggingProxy(logging.getLogger("celeriac.redirected"), level)
     sys.stdout = proxy
     sys.stderr = proxy

@@ -157,9 +157,12 @@ def _concurrency(value: int | str | None) -> int:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0)) or 1
         return os.cpu_count() or 1
-    number = int(value)
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise ImproperlyConfigured(f"concurrency {number} is too small: at least 1")
+        raise ImproperlyConfigured(f'concurrency {value!r}: write a number from 1 on, or "auto"')
     return number
 
 

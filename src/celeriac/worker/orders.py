@@ -23,6 +23,8 @@ OBEYED = (
     signal.SIGCHLD,
 )
 
+_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
+
 
 class Orders:
     """Signals are written to a pipe by the interpreter and read in the loop: nothing happens in a
@@ -42,10 +44,12 @@ class Orders:
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def leave(self) -> None:
-        """Put back what was before."""
+        """Listen no more. An order that comes now, when all is done, still ends nothing; handlers
+        that a program had of its own are put back."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler not in _DEFAULT or number == signal.SIGCHLD:
+                signal.signal(number, handler)
         self._before.clear()
         os.close(self._read)
         os.close(self._write)

@@ -44,7 +44,7 @@ class Solo:
         self.table = SlotTable.create(1, bucket_count(app))
         self._line, theirs = Line.pair()
         self._agent = _SoloAgent(app, options, self.table, theirs)
-        self._thread = threading.Thread(target=self._agent.run, name="celeriac-agent", daemon=True)
+        self._thread = threading.Thread(target=self._keep_lease, name="celeriac-agent", daemon=True)
         self._before: dict[int, Any] = {}
 
     def run(self) -> int:
@@ -67,13 +67,26 @@ class Solo:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
+    def stop(self) -> None:
+        """Begin to end, as SIGTERM does; from any thread."""
+        self._obey(signal.SIGTERM, None)
+
+    def _keep_lease(self) -> None:
+        """The agent's thread. Without it the worker cannot go on."""
+        try:
+            self._agent.run()
+        except Exception:
+            logger.critical("The agent ended by an error: stopping", exc_info=True)
+            self.failure = "The worker's agent ended by an error: see the log."
+            self.stop()
+
     def _work(self, incarnation: int) -> int:
         from celeriac.worker.runner import main
 
         code = run_in_pool_process(
             lambda: main(self.app, self.options, self.table, 0, incarnation, predecessor=None)
         )
-        return 0 if self.table.stopping else code
+        return 1 if self.failure else 0 if self.table.stopping else code
 
     def _registered(self) -> bool:
         while not self.table.stopping and self._thread.is_alive():
@@ -87,6 +100,8 @@ class Solo:
         return False
 
     def _take_orders(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # as in tests: whoever started it calls stop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self._before[number] = signal.signal(number, self._obey)
 
@@ -144,4 +159,3 @@ def run_solo(app: Celeriac, options: WorkerOptions) -> int:
     if solo.failure:
         print(solo.failure, file=sys.__stderr__)
     return code
-

@@ -50,7 +50,10 @@ def prepare(app: Celeriac, options: WorkerOptions, instance: Any) -> Iterator[No
         signals.celeryd_after_setup.send(sender=options.hostname, instance=instance, conf=app.conf)
         if not options.quiet and sys.__stdout__ is not None:
             print(banner.banner(app, options), file=sys.__stdout__, flush=True)
-        yield
+        try:
+            yield
+        finally:
+            logs.restore_stdouts()
 
 
 def announce(instance: Any) -> None:

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from celeriac import signals
 from celeriac.worker import process
-from celeriac.worker.control import Failed, Leave, Line, Registered, Stalled, Terminate, Word
-from celeriac.worker.crew import BACKOFF_FIRST, BACKOFF_LAST, Crew, describe
+from celeriac.worker.agent_process import AgentProcess
+from celeriac.worker.control import Failed, Registered, Stalled, Terminate, Word
+from celeriac.worker.crew import Crew, describe
 from celeriac.worker.options import WorkerOptions
 from celeriac.worker.orders import Orders
 from celeriac.worker.process import (
@@ -80,11 +82,9 @@ class Supervisor:
         self._orders = Orders()
         self._crew = Crew(self.table, self._start_runner, processes=options.powers.processes)
         self._warden = Warden(self._crew, options.powers, clock=clock)
-        self._line: Line | None = None
-        self._agent_pid = 0
-        self._agent_born = 0.0
-        self._agent_due = 0.0
-        self._agent_backoff = 0.0
+        self._agent = AgentProcess(
+            self.table, self._start_agent, max(AGENT_SILENCE, 3 * options.heartbeat_interval)
+        )
         self._leave_by = 0.0
         self._said_spawn = ""
 
@@ -107,7 +107,7 @@ class Supervisor:
 
     def _step(self) -> None:
         now = self._clock()
-        self._agent_turn(now)
+        self._agent.tick(now)
         nearest = self._warden.tick(now)
         if self.phase is not Phase.STARTING:
             self._crew.tick(now)
@@ -117,16 +117,16 @@ class Supervisor:
         self._wait(now, nearest)
         for number in self._orders.given():
             self._obey(number)
-        for word in self._line.hear() if self._line is not None else ():
+        for word in self._agent.hear():
             self._listen(word)
         self._reap()
 
     def _wait(self, now: float, nearest: float | None) -> None:
-        hurry = self.phase is not Phase.RUNNING or bool(self._crew.vacancies) or not self._agent_pid
+        hurry = self.phase is not Phase.RUNNING or bool(self._crew.vacancies) or not self._agent.pid
         timeout = TICK if hurry or nearest is not None else IDLE_TICK
         if nearest is not None:
             timeout = min(timeout, max(nearest - now, 0.001))
-        self._orders.wait(timeout, self._line)
+        self._orders.wait(timeout, self._agent.line)
 
     def _advance(self, now: float) -> None:
         """From one phase to the next."""
@@ -145,31 +145,25 @@ class Supervisor:
         if self.phase is Phase.KILLING and not self._crew.members:
             self._leave(now)
         if self.phase is Phase.LEAVING and now >= self._leave_by:
-            if self._agent_pid:
-                os.kill(self._agent_pid, signal.SIGKILL)
             logger.warning(
                 "The broker did not take the lease back within %g s: "
                 "what is left of this worker is redelivered after %g s",
                 LEAVE_PATIENCE,
                 self.options.lease,
             )
-            self._end()
+            self.phase = Phase.ENDED
 
     def _leave(self, now: float) -> None:
         self.phase = Phase.LEAVING
         self._crew.close()
         self._leave_by = now + LEAVE_PATIENCE
-        if self._line is not None:
-            self._line.say(Leave())
-
-    def _end(self) -> None:
-        self.phase = Phase.ENDED
+        self._agent.dismiss()
 
     # --- orders -------------------------------------------------------------------------------
 
     def _obey(self, number: int) -> None:
         if number == signal.SIGUSR1:
-            self._orders.show_stacks([*self._crew.members, self._agent_pid])
+            self._orders.show_stacks([*self._crew.members, self._agent.pid])
         elif number == signal.SIGHUP and not self._orders.on_terminal:
             self.restart = True
             self.stop(number)
@@ -183,6 +177,7 @@ class Supervisor:
     def stop(self, number: int, mode: Stopping = Stopping.WARM) -> None:
         """Begin to end; ``number`` is the signal that asked for it."""
         if self.phase is Phase.LEAVING and mode is Stopping.COLD:
+            logger.warning("Ending without waiting for the broker")
             self._leave_by = min(self._leave_by, self._clock() + 1.0)
         if self.table.stopping >= mode or self.phase is Phase.LEAVING:
             return
@@ -190,8 +185,6 @@ class Supervisor:
             self.table.stop(mode)
             self._leave(self._clock())
             return
-        from celeriac import signals
-
         grace = self.options.grace
         warm = mode is Stopping.WARM
         deadline = self._clock() + grace if warm and grace is not None else 0.0
@@ -215,54 +208,21 @@ class Supervisor:
         self.phase = Phase.KILLING
         self._crew.kill()
 
-    # --- the agent ----------------------------------------------------------------------------
-
-    def _agent_turn(self, now: float) -> None:
-        silence = max(AGENT_SILENCE, 3 * self.options.heartbeat_interval)
-        if self._agent_pid and now - self.table.agent_beat > silence:
-            logger.error("The agent has been stuck for %g s: replacing it", silence)
-            self.table.beat(now)
-            os.kill(self._agent_pid, signal.SIGKILL)
-        if not self._agent_pid and now >= self._agent_due:
-            self._start_agent(now)
-
-    def _start_agent(self, now: float) -> None:
-        mine, theirs = Line.pair()
-        spec = self._spec("agent")
-        spec.incarnation = self.table.next_agent_incarnation()
-        spec.control_fd = theirs.fileno()
-        self.table.beat(now)
-        self._line = None
-        self._agent_pid = self._start_process(spec, [mine.fileno()])
-        self._agent_born = now
-        theirs.close()
-        self._line = mine
-        if self.phase is Phase.LEAVING:
-            mine.say(Leave())
+    # --- words of the agent -------------------------------------------------------------------
 
     def _agent_ended(self, status: int, now: float) -> None:
         code = os.waitstatus_to_exitcode(status)
-        words = self._line.hear() if self._line is not None else []
-        self._agent_pid = 0
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-        for word in words:
+        for word in self._agent.ended():
             self._listen(word)
         if self.phase is Phase.STARTING:
             self.exit_code = 1
             self.failure = self.failure or f"The worker's agent {describe(code)}: see the log."
-            self._end()
+            self.phase = Phase.ENDED
         elif self.phase is Phase.LEAVING and code == 0:
-            self._end()
+            self.phase = Phase.ENDED
         else:
-            quick = now - self._agent_born < BACKOFF_LAST
-            self._agent_backoff = (
-                min(max(2 * self._agent_backoff, BACKOFF_FIRST), BACKOFF_LAST / 2) if quick else 0.0
-            )
-            wait = self._agent_backoff if self._agent_backoff > BACKOFF_FIRST else 0.0
-            self._agent_due = now + wait
             logger.error("The agent %s: replacing it", describe(code))
+            self._agent.replace(now)
 
     def _listen(self, word: Word) -> None:
         if isinstance(word, Registered):
@@ -286,6 +246,12 @@ class Supervisor:
         spec.predecessor = predecessor
         return self._start_process(spec, [])
 
+    def _start_agent(self, control_fd: int, close: list[int]) -> int:
+        spec = self._spec("agent")
+        spec.incarnation = self.table.next_agent_incarnation()
+        spec.control_fd = control_fd
+        return self._start_process(spec, close)
+
     def _spec(self, role: str) -> ChildSpec:
         return ChildSpec(
             entry=self._entries[role],
@@ -308,16 +274,17 @@ class Supervisor:
             )
         if reason or method != "fork":
             method = "spawn"
+        signals.worker_before_create_process.send(sender=self)
         close = [*close, self._lifeline[1], *self._orders.filenos()]
-        if self._line is not None:
-            close.append(self._line.fileno())
+        if self._agent.line is not None:
+            close.append(self._agent.line.fileno())
         return process.start_child(spec, self.app, self.table, method=method, close=close)
 
     def _reap(self) -> None:
         """Take notice of the children that ended, at once."""
         now = self._clock()
-        for pid, status in process.ended_children([*self._crew.members, self._agent_pid]):
-            if pid == self._agent_pid:
+        for pid, status in process.ended_children([*self._crew.members, self._agent.pid]):
+            if pid == self._agent.pid:
                 self._agent_ended(status, now)
                 continue
             code = self._crew.ended(pid, status, now, replace=self.phase is Phase.RUNNING)
@@ -330,17 +297,16 @@ class Supervisor:
 
     def _kill_all(self) -> None:
         """After an error of our own: nothing may be left behind."""
-        for pid in [*self._crew.members, self._agent_pid]:
+        for pid in [*self._crew.members, self._agent.pid]:
             if pid:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
 
 
-def run_worker(app: Celeriac, options: WorkerOptions) -> int:
+def run_worker(app: Celeriac, options: WorkerOptions, *, directory: str | None = None) -> int:
     """Run a worker in this process until it is told to stop: its exit code. What keeps it from
     starting is said on the standard error stream. Does not return after SIGHUP: the program is
-    started anew."""
-    from celeriac import signals
+    started anew, in ``directory`` if the working directory has been changed since it began."""
     from celeriac.worker.solo import run_solo
 
     load(app)
@@ -355,5 +321,7 @@ def run_worker(app: Celeriac, options: WorkerOptions) -> int:
     if supervisor.restart and code == 0:
         logger.warning("Restarting")
         logging.shutdown()
+        if directory is not None:
+            os.chdir(directory)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return code

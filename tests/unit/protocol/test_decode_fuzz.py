@@ -18,7 +18,7 @@ from celeriac.message import Message
 from celeriac.protocol.compression import MAX_SIZE, compress
 from celeriac.protocol.results import decode_meta, encode_meta, exception_from_form
 from celeriac.protocol.serialization import accept_types, encode
-from celeriac.protocol.task import decode, encode_body, make_headers, peek_task
+from celeriac.protocol.task import TaskMessage, decode, encode_body, make_headers, peek_task
 
 REFUSALS = (ContentDisallowed, DecodeError, InvalidTaskError)
 SAFE = accept_types(["json", "msgpack", "yaml"])
@@ -61,8 +61,14 @@ def read(headers: bytes, body: bytes, content_type: str, encoding: str) -> None:
     try:
         decoded = decode(message, SAFE)
     except REFUSALS as exc:
-        assert len(str(exc)) < 2000
-        return
+        refusal = str(exc)
+    else:
+        check(decoded)
+        refusal = ""
+    assert len(refusal) < 2000
+
+
+def check(decoded: TaskMessage) -> None:
     given = decoded.headers
     for name in ("task", "id", "root_id"):
         assert isinstance(given[name], str)

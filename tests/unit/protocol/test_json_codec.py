@@ -24,7 +24,7 @@ from celeriac.protocol.json_codec import decode_json, encode_json, is_plain, reg
 Point = namedtuple("Point", "x y")
 
 
-class Text(str, enum.Enum):
+class Text(str, enum.Enum):  # noqa: UP042 - the older kind is what applications have
     A = "x"
 
 

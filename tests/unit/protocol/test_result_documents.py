@@ -110,8 +110,10 @@ def test_json_is_read_after_a_change_of_the_serializer() -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"5", b"[]", b"{}", b'{"status":5}', b"\xff", b"\0celery-compressed\0"]
-    + [b"\0celery-compressed\0application/x-gzip\0zz", b"\0celery-compressed\0nope\0zz"],
+    [
+        *(b"", b"5", b"[]", b"{}", b'{"status":5}', b"\xff", b"\0celery-compressed\0"),
+        *(b"\0celery-compressed\0application/x-gzip\0zz", b"\0celery-compressed\0nope\0zz"),
+    ],
 )
 def test_what_is_no_document_is_a_decode_error(payload: bytes) -> None:
     with pytest.raises(DecodeError):

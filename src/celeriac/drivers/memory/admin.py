@@ -21,8 +21,8 @@ class MemoryQueueAdmin:
         self._store = broker.kept
 
     def queues(self) -> list[QueueInfo]:
-        with self._store.lock:
-            self._store.promote(self._broker.clock())
+        with self._broker.using() as now:
+            self._store.promote(now)
             by_queue: dict[str, list[Entry]] = {name: [] for name in self._store.paused}
             for entry in self._store.entries.values():
                 by_queue.setdefault(entry.message.queue, []).append(entry)
@@ -43,7 +43,7 @@ class MemoryQueueAdmin:
 
     def workers(self) -> list[WorkerInfo]:
         now = self._broker.clock()
-        with self._store.lock:
+        with self._broker.using():
             infos = [
                 WorkerInfo(
                     name=lease.worker.name,
@@ -60,7 +60,7 @@ class MemoryQueueAdmin:
         return sorted(infos, key=lambda info: (info.name, info.lease))
 
     def pause(self, queue: str, paused: bool = True) -> None:
-        with self._store.lock:
+        with self._broker.using():
             if paused:
                 self._store.paused.add(queue)
             else:
@@ -70,8 +70,8 @@ class MemoryQueueAdmin:
     def peek(
         self, queue: str | None, state: MessageState, limit: int = 100, after: str = ""
     ) -> list[Peeked]:
-        with self._store.lock:
-            self._store.promote(self._broker.clock())
+        with self._broker.using() as now:
+            self._store.promote(now)
             entries = sorted(
                 (
                     entry
@@ -86,13 +86,12 @@ class MemoryQueueAdmin:
             return [_peeked(entry) for entry in entries[: max(0, limit)]]
 
     def find(self, ids: Sequence[str]) -> list[Peeked]:
-        with self._store.lock:
-            self._store.promote(self._broker.clock())
+        with self._broker.using() as now:
+            self._store.promote(now)
             return [_peeked(entry) for entry in self._store.of_ids(ids)]
 
     def revive(self, ids: Sequence[str]) -> int:
-        now = self._broker.clock()
-        with self._store.lock:
+        with self._broker.using() as now:
             self._store.promote(now)
             dead = [e for e in self._store.of_ids(ids) if e.state is MessageState.DEAD]
             for entry in dead:
@@ -105,11 +104,11 @@ class MemoryQueueAdmin:
             return len(dead)
 
     def delete(self, owner: Owner, ids: Sequence[str]) -> Removed:
-        with self._store.lock:
+        with self._broker.using():
             return self._remove(owner, self._store.of_ids(ids))
 
     def purge(self, owner: Owner, queue: str) -> Removed:
-        with self._store.lock:
+        with self._broker.using():
             entries = [
                 entry
                 for entry in self._store.entries.values()

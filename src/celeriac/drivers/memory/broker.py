@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from celeriac.contracts import Clock
-from celeriac.drivers.memory.results import CAPABILITIES
-from celeriac.drivers.memory.store import DEDUPE_WINDOW, Cancellation, Entry, Lease, Store
+from celeriac.drivers.memory.handle import Handle
+from celeriac.drivers.memory.store import Cancellation, Entry, Lease
 from celeriac.message import (
     Cancelled,
     Delivery,
@@ -29,47 +27,28 @@ from celeriac.message import (
 _SHORTEST_WAIT = 0.001
 
 
-class MemoryBroker:
+class MemoryBroker(Handle):
     """Celeriac's Broker contract in one process."""
-
-    capabilities = CAPABILITIES
-
-    def __init__(self, store: Store, options: Mapping[str, Any]) -> None:
-        self.store = store.url
-        self.kept = store
-        self.clock: Clock = options.get("clock") or time.time
-        self._window = float(options.get("dedupe_window", DEDUPE_WINDOW))
-        self._closed = False
-
-    def open(self) -> None:
-        self._closed = False
-
-    def close(self) -> None:
-        with self.kept.lock:
-            self._closed = True
-            self.kept.changed.notify_all()
 
     # --- producers
 
     def publish(self, messages: Sequence[Message], joins: Sequence[Join] = ()) -> int:
         _check(messages, joins)
-        now = self.clock()
-        with self.kept.lock:
+        with self.using() as now:
             for join in joins:
                 self.kept.outcomes.open_join(join)
             return self._add(messages, now)
 
     def _add(self, messages: Sequence[Message], now: float) -> int:
         self.kept.promote(now)
-        added = sum(self.kept.add(message, now, self._window) for message in messages)
+        added = sum(self.kept.add(message, now, self.window) for message in messages)
         self.kept.changed.notify_all()
         return added
 
     # --- leases
 
     def register(self, worker: Worker) -> None:
-        now = self.clock()
-        with self.kept.lock:
+        with self.using() as now:
             lease = self.kept.leases.setdefault(
                 worker.lease,
                 Lease(worker=worker, ttl=worker.ttl, expires_at=now + worker.ttl, since=now),
@@ -78,7 +57,7 @@ class MemoryBroker:
             lease.renew(now)
 
     def unregister(self, lease: str) -> None:
-        with self.kept.lock:
+        with self.using():
             self.kept.leases.pop(lease, None)
             entries = self.kept.held_by_lease(lease)
             for entry in entries:
@@ -87,8 +66,7 @@ class MemoryBroker:
             self.kept.changed.notify_all()
 
     def heartbeat(self, lease: str) -> Pulse:
-        now = self.clock()
-        with self.kept.lock:
+        with self.using() as now:
             known = self.kept.leases.get(lease)
             if known is None:
                 return Pulse(alive=False)
@@ -114,8 +92,8 @@ class MemoryBroker:
         wait: float = 0.0,
     ) -> list[Delivery]:
         deadline = time.monotonic() + wait
-        with self.kept.lock:
-            while not self._closed:
+        with self.using():
+            while self.is_open:
                 self.kept.lease(owner)
                 now = self.clock()
                 self.kept.promote(now)
@@ -151,7 +129,7 @@ class MemoryBroker:
         return batch
 
     def begin(self, deliveries: Sequence[Delivery]) -> list[Tag]:
-        with self.kept.lock:
+        with self.using():
             lost: list[Tag] = []
             for delivery in deliveries:
                 entry = self.kept.present(delivery)
@@ -164,8 +142,7 @@ class MemoryBroker:
     def settle(self, settlements: Sequence[Settlement]) -> list[Outcome]:
         for settlement in settlements:
             _check(settlement.messages, settlement.joins)
-        now = self.clock()
-        with self.kept.lock:
+        with self.using() as now:
             released: list[Entry] = []
             answers = [self._settle(settlement, now, released) for settlement in settlements]
             self.kept.to_front(released)
@@ -209,8 +186,7 @@ class MemoryBroker:
     # --- keeping
 
     def recover(self, dead: Owner, new: Owner, running: Tag | None) -> list[Delivery]:
-        now = self.clock()
-        with self.kept.lock:
+        with self.using() as now:
             entries = list(self.kept.held.get(dead, {}).values())
             for entry in entries:
                 entry.redelivered = True
@@ -219,8 +195,7 @@ class MemoryBroker:
             return [self.kept.hand(entry, new, now) for entry in entries]
 
     def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:
-        now = self.clock()
-        with self.kept.lock:
+        with self.using() as now:
             self.kept.promote(now)
             self._expire(upkeep, now)
             handed: list[Delivery] = []
@@ -273,8 +248,7 @@ class MemoryBroker:
         terminate: bool = False,
         signal: str = "SIGTERM",
     ) -> list[Delivery]:
-        now = self.clock()
-        with self.kept.lock:
+        with self.using() as now:
             self.kept.lease(owner)
             for id in ids:
                 asked = Cancellation(until=until, terminate=terminate, signal=signal)

@@ -23,8 +23,6 @@ from celeriac.message import Delivery, Message, MessageState, Owner, Worker
 if TYPE_CHECKING:
     from celeriac.drivers.memory.bus import MemoryEventBus
 
-DEDUPE_WINDOW = 86400.0
-
 
 class Entry(Struct, eq=False, kw_only=True):
     """One stored message and where it is. The tag is never used again; ``position`` orders those

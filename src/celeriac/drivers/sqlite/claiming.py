@@ -23,6 +23,7 @@ __all__ = [
     "held_now",
     "hold",
     "look",
+    "no_lease",
     "owner_made",
     "promote",
 ]
@@ -48,21 +49,23 @@ class Look(Struct, frozen=True, gc=False):
     queues: tuple[int, ...]
 
 
-def look(
-    connection: sqlite3.Connection, owner: Owner, names: str, path: str
-) -> Look:
+def look(connection: sqlite3.Connection, owner: Owner, names: str, store: str) -> Look:
     """Is there anything in these queues (a JSON array)? Raises LeaseLost."""
     leased, owner_id, due_at, cancels = connection.execute(
         _LOOK, (owner.lease, owner.slot, owner.incarnation)
     ).fetchone()
     if leased is None:
-        raise LeaseLost(
-            f"{path} does not know the lease {owner.lease!r} (any more): register it again, and "
-            "go on as a new owner. What was held is with others."
-        )
+        raise no_lease(store, owner)
     rows = connection.execute(_OPEN_QUEUES, (names,)).fetchall()
     rows.sort()
     return Look(owner_id, due_at, cancels != 0, tuple(dict.fromkeys(id for _, id in rows)))
+
+
+def no_lease(store: str, owner: Owner) -> LeaseLost:
+    return LeaseLost(
+        f"{store} does not know the lease {owner.lease!r} (any more): register it again, and go on "
+        "as a new owner. What was held is with others."
+    )
 
 
 def claim_now(
@@ -70,10 +73,10 @@ def claim_now(
 ) -> list[Delivery]:
     """One transaction that takes them, then one read of what they say."""
     with database.write() as connection:
-        seen = look(connection, owner, names, database.path)
+        seen = look(connection, owner, names, database.options.store)
         if seen.due_at is not None and seen.due_at <= now:
             promote(connection, now)
-            seen = look(connection, owner, names, database.path)
+            seen = look(connection, owner, names, database.options.store)
         owner_id = seen.owner_id
         if owner_id is None and seen.queues:
             owner_id = owner_made(database, connection, owner)
@@ -151,9 +154,7 @@ def owner_made(database: Database, connection: sqlite3.Connection, owner: Owner)
     return id
 
 
-def hand_unstarted(
-    connection: sqlite3.Connection, owner_id: int, ids: Sequence[str]
-) -> list[int]:
+def hand_unstarted(connection: sqlite3.Connection, owner_id: int, ids: Sequence[str]) -> list[int]:
     """Give the waiting and delayed messages of these task ids to the owner; their numbers."""
     seqs = [row[0] for row in connection.execute(_UNSTARTED, (json.dumps(list(ids)),))]
     hold(connection, owner_id, seqs)

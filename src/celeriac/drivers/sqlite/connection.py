@@ -120,9 +120,13 @@ class Database:
         return self._reading
 
     def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        rows = self._enter(lambda c: c.execute(statement, parameters).fetchall())
+        return self.run(lambda c: c.execute(statement, parameters).fetchall())
+
+    def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Call it with the connection, again and again while the file is busy."""
+        found = self._enter(read)
         self._lock.release()
-        return rows
+        return found
 
     def fetch_lossy(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """As ``fetch``, but text that is not UTF-8 does not stop it."""
@@ -131,9 +135,7 @@ class Database:
         except OperationalError as error:
             if "UTF-8" not in str(error):
                 raise
-        return self._enter_lossy(statement, parameters)
 
-    def _enter_lossy(self, statement: str, parameters: Sequence[Any]) -> list[Row]:
         def read(connection: sqlite3.Connection) -> list[Row]:
             connection.text_factory = _any_text
             try:
@@ -141,9 +143,7 @@ class Database:
             finally:
                 connection.text_factory = str
 
-        rows = self._enter(read)
-        self._lock.release()
-        return rows
+        return self.run(read)
 
     def data_version(self) -> tuple[int, int]:
         """Changes with every commit, another connection's or this one's."""
@@ -250,9 +250,6 @@ class Database:
             self._owner_ids.clear()
         self._owner_ids[owner] = id
 
-    def forget_owners(self) -> None:
-        self._owner_ids.clear()
-
 
 class _Transaction:
     __slots__ = ("_begin", "_database")
@@ -328,8 +325,9 @@ def _use_log(connection: sqlite3.Connection, path: str) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise OperationalError(
-            f"The database {path} cannot use SQLite's write-ahead log (its mode is {mode}): the "
-            "directory must be writable and on a local disk, not on a network file system."
+            f"The database sqlite:///{path} cannot use SQLite's write-ahead log (its mode is "
+            f"{mode}): the directory must be writable and on a local disk, not on a network file "
+            "system."
         )
 
 

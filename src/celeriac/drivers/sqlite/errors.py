@@ -36,8 +36,8 @@ def is_fatal(error: sqlite3.Error) -> bool:
 
 def locked(path: str, timeout: float) -> OperationalError:
     return OperationalError(
-        f"The database {path} is locked by another process for {timeout:g} s. See who holds it "
-        "(a backup, an sqlite3 shell with an open transaction, a stopped worker), or wait "
+        f"The database sqlite:///{path} is locked by another process for {timeout:g} s. See who "
+        "holds it (a backup, an sqlite3 shell with an open transaction, a stopped worker), or wait "
         "longer with the option timeout."
     )
 
@@ -46,13 +46,13 @@ def translated(error: sqlite3.Error, path: str) -> OperationalError:
     code = _code(error)
     if code == sqlite3.SQLITE_NOTADB:
         return CorruptStore(
-            f"{path} is not an SQLite database ({error}). Move the file away, or give another "
-            "path in the URL."
+            f"The file of sqlite:///{path} is not an SQLite database ({error}). Move the file "
+            "away, or give another path in the URL."
         )
     if code == sqlite3.SQLITE_CORRUPT:
         return CorruptStore(
-            f"The database {path} is damaged ({error}). Stop all workers, keep a copy, save what "
-            f"can be read with: sqlite3 {path} .recover"
+            f"The database sqlite:///{path} is damaged ({error}). Stop all workers, keep a copy, "
+            f"save what can be read with: sqlite3 {path} .recover"
         )
     return OperationalError(_explained(code, error, path))
 
@@ -60,24 +60,24 @@ def translated(error: sqlite3.Error, path: str) -> OperationalError:
 def _explained(code: int, error: sqlite3.Error, path: str) -> str:
     if code == sqlite3.SQLITE_FULL:
         return (
-            f"No space is left for the database {path}; nothing of this call was stored. "
+            f"No space is left for the database sqlite:///{path}; nothing of this call was stored. "
             "Free space on its disk: it goes on by itself then."
         )
     if code == sqlite3.SQLITE_READONLY:
         return (
-            f"The database {path} cannot be written ({error}). The file, its -wal and -shm "
-            "files and its directory must be writable for this user."
+            f"The database sqlite:///{path} cannot be written ({error}). The file, its -wal and "
+            "-shm files and its directory must be writable for this user."
         )
     if code == sqlite3.SQLITE_CANTOPEN:
-        return f"The database {path} cannot be opened ({error}). {_why_not(path)}"
+        return f"The database sqlite:///{path} cannot be opened ({error}). {_why_not(path)}"
     if code == sqlite3.SQLITE_IOERR:
         return (
-            f"Reading or writing the database {path} failed ({error}). Look at the disk; note "
-            "that SQLite's log does not work on network file systems."
+            f"Reading or writing the database sqlite:///{path} failed ({error}). Look at the "
+            "disk; note that SQLite's log does not work on network file systems."
         )
     if code in _BUSY:
-        return f"The database {path} is locked by another process ({error}). Try again."
-    return f"The database {path} refused: {error}."
+        return f"The database sqlite:///{path} is locked by another process ({error}). Try again."
+    return f"The database sqlite:///{path} refused: {error}."
 
 
 def _why_not(path: str) -> str:

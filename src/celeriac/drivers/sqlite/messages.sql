@@ -14,7 +14,7 @@ INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 
 -- name: insert_ready
 -- in: queue, rank, pos, seq, size. A new message.
-INSERT INTO ready VALUES (?, ?, ?, ?, ?, 0, 0, NULL)
+INSERT INTO ready VALUES (?, ?, ?, ?, ?, 0, 0, 0, NULL)
 
 -- name: insert_delayed
 -- in: seq, due_at, queue, rank, size. A new message.
@@ -49,7 +49,7 @@ SELECT rank, pos, seq, size, lost FROM ready WHERE queue = ? ORDER BY rank, pos 
 -- name: hold_ready
 -- in: owner, queue, rank, pos of the last one taken
 INSERT INTO inflight
-SELECT ?1, seq, queue, rank, pos, size, lost, redelivered, 0, note
+SELECT ?1, seq, queue, rank, pos, size, lost, redelivered, begun, note
 FROM ready WHERE queue = ?2 AND (rank, pos) <= (?3, ?4)
 
 -- name: delete_ready
@@ -76,7 +76,8 @@ SELECT id FROM cancelled WHERE until > ?2 AND id IN (SELECT value FROM json_each
 -- in: now, the last number given out, how many at most
 -- What is due takes its place at the end of its line, the longest due first.
 INSERT INTO ready
-SELECT queue, rank, ?2 + row_number() OVER (ORDER BY due_at, seq), seq, size, lost, redelivered, note
+SELECT
+    queue, rank, ?2 + row_number() OVER (ORDER BY due_at, seq), seq, size, lost, redelivered, 0, note
 FROM (SELECT * FROM delayed WHERE due_at <= ?1 ORDER BY due_at, seq LIMIT ?3)
 
 -- name: promoted
@@ -102,7 +103,7 @@ ORDER BY m.seq
 -- name: hold_waiting
 -- in: owner, JSON array of seqs
 INSERT INTO inflight
-SELECT ?1, r.seq, r.queue, r.rank, r.pos, r.size, r.lost, r.redelivered, 0, r.note
+SELECT ?1, r.seq, r.queue, r.rank, r.pos, r.size, r.lost, r.redelivered, r.begun, r.note
 FROM json_each(?2) AS j
 CROSS JOIN messages AS m ON m.seq = j.value
 CROSS JOIN ready AS r ON r.queue = m.queue AND r.rank = 9 - max(0, min(9, m.priority))
@@ -111,7 +112,7 @@ CROSS JOIN ready AS r ON r.queue = m.queue AND r.rank = 9 - max(0, min(9, m.prio
 -- name: hold_moved
 -- in: owner, JSON array of seqs
 INSERT INTO inflight
-SELECT ?1, r.seq, r.queue, r.rank, r.pos, r.size, r.lost, r.redelivered, 0, r.note
+SELECT ?1, r.seq, r.queue, r.rank, r.pos, r.size, r.lost, r.redelivered, r.begun, r.note
 FROM json_each(?2) AS j CROSS JOIN ready AS r ON r.seq = j.value AND r.pos <> r.seq
 
 -- name: hold_delayed

@@ -14,17 +14,9 @@ __all__ = ["completed_by", "count_in", "open_joins", "put_records", "record_of"]
 
 _SQL = statements("outcomes")
 _PUT = _SQL["put"]
-_OPEN_JOIN, _JOIN, _ARRIVED, _PARTS = (
-    _SQL["open_join"],
-    _SQL["join"],
-    _SQL["arrived"],
-    _SQL["parts"],
-)
-_SET_TOKEN, _ADD_ARRIVAL, _COUNT_ARRIVAL = (
-    _SQL["set_token"],
-    _SQL["add_arrival"],
-    _SQL["count_arrival"],
-)
+_OPEN_JOIN, _JOIN, _COMPLETE = _SQL["open_join"], _SQL["join"], _SQL["complete"]
+_ARRIVED, _PARTS, _SET_TOKEN = _SQL["arrived"], _SQL["parts"], _SQL["set_token"]
+_ADD_ARRIVAL, _COUNT_ARRIVAL = _SQL["add_arrival"], _SQL["count_arrival"]
 _CLOSE_JOIN, _DROP_PARTS = _SQL["close_join"], _SQL["drop_parts"]
 
 CLOSED_JOIN_KEPT = 86400.0
@@ -60,6 +52,8 @@ def completed_by(
     for id in dict.fromkeys(arrival.join for arrival in arrivals):
         row = connection.execute(_JOIN, (id, now)).fetchone()
         if row is None:
+            if id in tokens and connection.execute(_COMPLETE, (id,)).fetchone():
+                return Completes(join=id, token="", parts=())
             continue
         size, arrived, token = row
         mine = [arrival for arrival in arrivals if arrival.join == id]
@@ -92,9 +86,7 @@ def _completes(connection: sqlite3.Connection, id: str, new: dict[int, Arrival])
     parts = dict(new)
     for index, task, state, value in connection.execute(_PARTS, (id,)):
         parts[index] = Arrival(join=id, index=index, id=task, state=state, value=value)
-    return Completes(
-        join=id, token=token, parts=tuple(parts[index] for index in sorted(parts))
-    )
+    return Completes(join=id, token=token, parts=tuple(parts[index] for index in sorted(parts)))
 
 
 def count_in(connection: sqlite3.Connection, arrivals: Iterable[Arrival], now: float) -> None:

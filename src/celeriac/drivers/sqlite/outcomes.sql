@@ -46,6 +46,10 @@ INSERT INTO joins (id, size, expires_at) VALUES (?, ?, ?) ON CONFLICT (id) DO NO
 SELECT size, arrived, token FROM joins
 WHERE id = ? AND complete = 0 AND (expires_at IS NULL OR expires_at > ?)
 
+-- name: complete
+-- in: join; out: 1 if all its parts were in
+SELECT 1 FROM joins WHERE id = ? AND complete = 1
+
 -- name: arrived
 -- in: join, index; out: 1
 SELECT 1 FROM arrivals WHERE join_id = ? AND number = ?

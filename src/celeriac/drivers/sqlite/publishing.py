@@ -55,9 +55,7 @@ def _add_many(
     ready: list[tuple[int, int, int, int, int]] = []
     delayed: list[tuple[int, float, int, int, int]] = []
     rows = []
-    queues = {
-        name: database.queue_id(connection, name) for name in {m.queue for m in messages}
-    }
+    queues = {name: database.queue_id(connection, name) for name in {m.queue for m in messages}}
     for seq, message in enumerate(messages, next_seq(connection)):
         queue = queues[message.queue]
         rows.append(row_of(message, seq, queue, now))

@@ -23,16 +23,16 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
     if application == APPLICATION_ID:
         if version > len(MIGRATIONS):
             raise OperationalError(
-                f"The database {path} was made by a newer Celeriac (schema {version}, known here: "
-                f"{len(MIGRATIONS)}). Upgrade celeriac in this environment."
+                f"The database sqlite:///{path} was made by a newer Celeriac (schema {version}, "
+                f"known here: {len(MIGRATIONS)}). Upgrade celeriac in this environment."
             )
         return int(version)
     names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master LIMIT 3")]
     if application or version or names:
         holds = f" (it holds {', '.join(names)})" if names else ""
         raise CorruptStore(
-            f"The database {path} belongs to another program{holds}: Celeriac does not write "
-            "into it. Give a path of its own in the URL."
+            f"The database sqlite:///{path} belongs to another program{holds}: Celeriac does not "
+            "write into it. Give a path of its own in the URL."
         )
     return 0
 

@@ -47,6 +47,7 @@ CREATE TABLE ready (
     size INTEGER NOT NULL,
     lost INTEGER NOT NULL,
     redelivered INTEGER NOT NULL,
+    begun INTEGER NOT NULL,
     note TEXT,
     PRIMARY KEY (queue, rank, pos)
 ) WITHOUT ROWID

@@ -31,13 +31,13 @@ DELETE FROM messages WHERE seq = ?
 -- name: release
 -- in: owner, seq. To where it was.
 INSERT INTO ready
-SELECT queue, rank, pos, seq, size, lost, redelivered, note
+SELECT queue, rank, pos, seq, size, lost, redelivered, 0, note
 FROM inflight WHERE owner = ? AND seq = ?
 
 -- name: defer_ready
 -- in: owner, seq, its new place, note. To the end of its line.
 INSERT INTO ready
-SELECT queue, rank, ?3, seq, size, lost, redelivered, ?4
+SELECT queue, rank, ?3, seq, size, lost, redelivered, 0, ?4
 FROM inflight WHERE owner = ?1 AND seq = ?2
 
 -- name: defer_delayed

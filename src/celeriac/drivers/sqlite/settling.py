@@ -16,7 +16,7 @@ from celeriac.drivers.sqlite.connection import Database
 from celeriac.drivers.sqlite.outcomes import completed_by, count_in, open_joins, put_records
 from celeriac.drivers.sqlite.publishing import add_messages, next_seq, skip_seqs
 from celeriac.drivers.sqlite.statements import statements
-from celeriac.message import Outcome, Owner, Settled, Settlement, Verdict
+from celeriac.message import Outcome, Owner, Settled, Settlement, Tag, Verdict
 
 __all__ = ["NotHeld", "Settling", "alike"]
 
@@ -61,7 +61,6 @@ class Settling:
         return answers
 
     def one_by_one(self, settlements: Sequence[Settlement]) -> list[Outcome]:
-        self._database.forget_owners()
         return [self.one(settlement) for settlement in settlements]
 
     # --- many at once
@@ -74,6 +73,8 @@ class Settling:
                 raise NotHeld
             by_owner.setdefault(delivery.owner, []).append(delivery.tag)
         for owner, seqs in by_owner.items():
+            if len(set(seqs)) != len(seqs):
+                raise NotHeld
             self._finish_these(owner, seqs)
         records = [record for settlement in settlements for record in settlement.records]
         if records:
@@ -102,12 +103,8 @@ class Settling:
     def one(self, settlement: Settlement) -> Outcome:
         connection, now = self._connection, self._now
         seq = settlement.delivery.tag
-        owner = self._database.owner_id(connection, settlement.delivery.owner)
-        if (
-            owner is None
-            or type(seq) is not int
-            or connection.execute(_HOLDING, (owner, seq)).fetchone() is None
-        ):
+        owner = self._holder(settlement.delivery.owner, seq)
+        if owner is None or type(seq) is not int:
             return Settled.LOST
         if settlement.joins:
             open_joins(connection, settlement.joins)
@@ -122,6 +119,17 @@ class Settling:
         if settlement.messages:
             add_messages(self._database, connection, settlement.messages, now, self._window)
         return Settled.SETTLED
+
+    def _holder(self, owner: Owner, seq: Tag) -> int | None:
+        """The owner's number, if it holds this."""
+        known = self._database.owner_id(self._connection, owner)
+        if known is not None and self._holds(known, seq):
+            return known
+        fresh = self._database.fresh_owner_id(self._connection, owner)
+        return fresh if fresh is not None and self._holds(fresh, seq) else None
+
+    def _holds(self, owner: int, seq: Tag) -> bool:
+        return self._connection.execute(_HOLDING, (owner, seq)).fetchone() is not None
 
     def _judge(self, settlement: Settlement, owner: int, seq: int) -> None:
         execute = self._connection.execute

@@ -16,7 +16,10 @@ def statements(file: str) -> dict[str, str]:
     lines: list[str] = []
     for line in (_HERE / f"{file}.sql").read_text(encoding="utf-8").splitlines():
         if line.startswith(_NAME):
-            lines = found.setdefault(line.removeprefix(_NAME).strip(), [])
+            name = line.removeprefix(_NAME).strip()
+            if name in found:
+                raise ValueError(f"{file}.sql has two statements of the name {name!r}")
+            lines = found[name] = []
         elif line.strip() and not line.lstrip().startswith("--"):
             lines.append(line)
     return {name: "\n".join(parts) for name, parts in found.items()}

@@ -101,7 +101,6 @@ class Watch:
             if self._source is not None and self._listening:
                 self._source.interrupt()
 
-
     def close(self) -> None:
         """Wake all, and give the system's resources back; ``arm`` takes them again."""
         self.wake()

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import select
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,10 +31,7 @@ class Source(Protocol):
 def file_source() -> Source | None:
     """What the system offers; None: nothing."""
     try:
-        if sys.platform == "linux":
-            return InotifySource()
-        if hasattr(select, "kqueue"):
-            return KqueueSource()
+        return KqueueSource() if hasattr(select, "kqueue") else InotifySource()
     except (OSError, AttributeError):
         pass  # no more watches for this user, or a C library without them: ask SQLite
     return None

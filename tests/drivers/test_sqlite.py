@@ -1,0 +1,45 @@
+"""The driver of ``sqlite://`` against the suites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from celeriac.testing import (
+    BrokerSuite,
+    EventBusSuite,
+    KillSuite,
+    QueueAdminSuite,
+    ResultBackendSuite,
+    StoreUnderTest,
+)
+from celeriac.testing.machine import machine_for
+
+
+class OnFile(StoreUnderTest):
+    unreachable_url = "sqlite:////there/is/no/such/directory/celeriac.db"
+
+    def new_url(self, folder: Path) -> str:
+        return f"sqlite:///{folder}/test.db"
+
+
+class TestBroker(BrokerSuite):
+    make = OnFile
+
+
+class TestResultBackend(ResultBackendSuite):
+    make = OnFile
+
+
+class TestQueueAdmin(QueueAdminSuite):
+    make = OnFile
+
+
+class TestEventBus(EventBusSuite):
+    make = OnFile
+
+
+class TestKilled(KillSuite):
+    make = OnFile
+
+
+TestMachine = machine_for(OnFile)

@@ -1,0 +1,222 @@
+"""Workers to be killed, who kills them, and the counting afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+FULL = os.environ.get("CELERIAC_FAULTS") == "full"
+HERE = Path(__file__).parent
+
+
+def scaled(count: int) -> int:
+    """The whole count in ``make faults``, a tenth of it in ``make test``."""
+    return count if FULL else max(1, count // 10)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
+    """Wait for the condition; fails with ``what`` was waited for."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.02)
+
+
+class WorkerProcess:
+    """A worker as a service manager would run it: started again when it has died."""
+
+    def __init__(self, env: dict[str, str], *options: str, log: Path) -> None:
+        self.env = env
+        self.options = options
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "celeriac",
+                    "-A",
+                    "bombed:app",
+                    "worker",
+                    "-l",
+                    "WARNING",
+                    *self.options,
+                ],
+                env=self.env,
+                cwd=HERE,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def alive(self) -> bool:
+        assert self.process is not None
+        return self.process.poll() is None
+
+    def children(self) -> list[psutil.Process]:
+        """Its agent and runners, the agent first (it is started first)."""
+        try:
+            found = psutil.Process(self.pid).children(recursive=True)
+            return sorted(found, key=lambda child: (child.create_time(), child.pid))
+        except psutil.NoSuchProcess:
+            return []
+
+    def stop(self, timeout: float = 40.0) -> int:
+        """SIGTERM, and its exit status."""
+        assert self.process is not None
+        if self.alive():
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def kill_tree(self) -> list[int]:
+        """SIGKILL to all of its processes; their pids."""
+        victims = [self.pid, *(child.pid for child in self.children())]
+        for pid in victims:
+            _kill(pid)
+        assert self.process is not None
+        self.process.wait(10)
+        return victims
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@dataclass
+class Line:
+    word: str
+    id: str
+    pid: int
+    at: float
+
+
+@dataclass
+class Ledger:
+    """What the tasks wrote down."""
+
+    path: Path
+    lines: list[Line] = field(default_factory=list)
+
+    def read(self) -> Ledger:
+        self.lines = []
+        if self.path.exists():
+            for text in self.path.read_text().splitlines():
+                word, task_id, pid, at = text.split()
+                self.lines.append(Line(word, task_id, int(pid), float(at)))
+        return self
+
+    def of(self, word: str) -> Counter[str]:
+        return Counter(line.id for line in self.lines if line.word == word)
+
+    def repeats(self, killed: dict[int, float]) -> list[tuple[int, int]]:
+        """For each killed process that had started anything: how many of its runs were repeated,
+        and how many it had finished in its last 10 ms."""
+        starts: dict[str, list[Line]] = defaultdict(list)
+        for line in self.lines:
+            if line.word == "start":
+                starts[line.id].append(line)
+        of_pid: dict[int, set[str]] = defaultdict(set)
+        for task_id, runs in starts.items():
+            for run in runs[:-1]:  # the last run is nobody's repeat
+                of_pid[run.pid].add(task_id)
+        finished: Counter[int] = Counter()
+        for line in self.lines:
+            if line.word == "done" and line.pid in killed and killed[line.pid] - line.at <= 0.010:
+                finished[line.pid] += 1
+        pids = {line.pid for line in self.lines if line.pid in killed}
+        return [(len(of_pid[pid]), finished[pid]) for pid in sorted(pids)]
+
+
+class Bomber:
+    """Kills parts of workers at random moments, in equal parts."""
+
+    def __init__(self, workers: list[WorkerProcess], held: Callable[[], int], seed: int) -> None:
+        self.workers = workers
+        self.held = held  # deliveries in flight now
+        self.random = random.Random(seed)
+        self.killed: dict[int, float] = {}
+        self.hits: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        return sum(self.hits.values())
+
+    def strike(self) -> None:
+        """One kill; it counts if messages were claimed at that moment."""
+        worker = self.random.choice(self.workers)
+        if not worker.alive():
+            worker.start()
+            return
+        children = worker.children()
+        if len(children) < 2:  # not up yet
+            return
+        parts = ["runner", "agent", "supervisor", "tree"]
+        part = min(parts, key=lambda name: (self.hits[name], self.random.random()))
+        before = self.held()
+        now = time.monotonic()
+        if part == "runner":
+            victims = [self.random.choice(children[1:]).pid]
+        elif part == "agent":
+            victims = [children[0].pid]
+        else:
+            victims = [worker.pid, *(child.pid for child in children)]
+        for pid in victims if part != "supervisor" else victims[:1]:
+            _kill(pid)
+        if part in ("supervisor", "tree"):
+            assert worker.process is not None
+            worker.process.wait(10)
+            worker.start()
+        for pid in victims:
+            self.killed[pid] = now
+        if before:
+            self.hits[part] += 1
+
+    def pause(self, low: float = 0.1, high: float = 0.9) -> None:
+        time.sleep(self.random.uniform(low, high))
+
+
+@contextmanager
+def workers(
+    count: int, env: dict[str, str], *options: str, log: Path
+) -> Iterator[list[WorkerProcess]]:
+    """That many workers; whatever happens, none is left behind."""
+    running = [WorkerProcess(env, *options, log=log) for _ in range(count)]
+    try:
+        yield running
+    finally:
+        for worker in running:
+            if worker.alive():
+                worker.kill_tree()
+
+
+def environment(tmp_path: Path, url: str, **more: str) -> dict[str, str]:
+    """The variables that bombed.py reads."""
+    return {
+        **os.environ,
+        "BOMBED_URL": url,
+        "BOMBED_LEDGER": str(tmp_path / "ledger"),
+        **more,
+    }
