@@ -40,8 +40,8 @@ INSERT = (
     "VALUES (?, ?, 1, 0, ?, ?, 'application/json', 'utf-8', '', 'celery', '', 2, ?)"
 )
 READY = (
-    "INSERT INTO ready (queue, rank, pos, seq, size, lost, redelivered) "
-    "VALUES (1, 9, ?, ?, 500, 0, 0)"
+    "INSERT INTO ready (queue, rank, pos, seq, size, lost, redelivered, begun) "
+    "VALUES (1, 9, ?, ?, 500, 0, 0, 0)"
 )
 
 

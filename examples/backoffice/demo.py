@@ -28,7 +28,7 @@ from examples.worker_process import WorkerProcess
 if TYPE_CHECKING:
     from celeriac.result import AsyncResult
 
-KILL_AT = (0.3, 0.85)  # of all tasks begun: among the mails, and among pictures and orders
+PORTIONS = 10
 TICK = 0.05
 
 
@@ -60,13 +60,16 @@ class Work:
 
         self._write_report = tasks.write_report
         self._report: AsyncResult[str] | None = None
-        self._months = tasks.sum_sales.delay_many([(str(path),) for path in todo.months])
-        self._open: list[AsyncResult[Any]] = [
-            *tasks.place_order.delay_many([(order._asdict(),) for order in todo.orders]),
-            *tasks.make_thumbnail.delay_many([(str(path),) for path in todo.pictures]),
-            *tasks.send_invoice.delay_many([(row._asdict(),) for row in todo.recipients]),
-            *self._months,
-        ]
+        self._months: list[AsyncResult[dict[str, Any]]] = []
+        self._open: list[AsyncResult[Any]] = []
+        for part in range(PORTIONS):  # so that there is some of everything all the time
+            months, pictures = todo.months[part::PORTIONS], todo.pictures[part::PORTIONS]
+            orders, recipients = todo.orders[part::PORTIONS], todo.recipients[part::PORTIONS]
+            self._months += tasks.sum_sales.delay_many((str(path),) for path in months)
+            self._open += tasks.make_thumbnail.delay_many((str(path),) for path in pictures)
+            self._open += tasks.place_order.delay_many((row._asdict(),) for row in orders)
+            self._open += tasks.send_invoice.delay_many((row._asdict(),) for row in recipients)
+        self._open += self._months
         self.failed: list[AsyncResult[Any]] = []
 
     def finished(self) -> bool:
@@ -148,7 +151,7 @@ def watch(
     killer = Killer(
         Attempts(settings.attempts),
         worker=worker.pid,
-        after=[round(KILL_AT[n % 2] * total) for n in range(options.kills)],
+        after=[total * n // (options.kills + 1) for n in range(1, options.kills + 1)],
         notify=progress.note,
     )
     killer.start()

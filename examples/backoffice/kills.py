@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
@@ -30,6 +31,7 @@ class Killer(threading.Thread):
         self.after = after
         self.notify = notify
         self.killed: list[Event] = []
+        self._pick = random.Random("kills")
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -46,7 +48,9 @@ class Killer(threading.Thread):
         self.join(10)
 
     def _kill_one(self) -> None:
-        for pid, event in list(self.attempts.running.items()):
+        """At random: some then die before their work is done, some after it."""
+        busy = list(self.attempts.running.items())
+        for pid, event in self._pick.sample(busy, len(busy)):
             if self._kill(pid, event):
                 self.killed.append(event)
                 self.notify(f"killed runner {pid} with SIGKILL while it ran {event.task}")

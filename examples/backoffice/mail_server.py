@@ -62,7 +62,7 @@ class MailServer:
     """
 
     def __init__(
-        self, folder: Path, *, busy_share: float = 0.05, pause: float = 0.02, seed: str = "mail"
+        self, folder: Path, *, busy_share: float = 0.05, pause: float = 0.05, seed: str = "mail"
     ) -> None:
         self.folder = folder
         self.busy_share = busy_share

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from celeriac.signals import task_postrun, task_prerun
-
 from examples.backoffice.attempts import Event, write
 
 

@@ -29,6 +29,7 @@ from celeriac.records import Records
 from celeriac.registry import TaskRegistry
 from celeriac.request import Request, current_request, running_request
 from celeriac.result import AsyncResult, ResultSet
+from celeriac.result import AsyncResult as Result
 from celeriac.retry import RetryPolicy
 from celeriac.routing import Queues, Router
 from celeriac.sending import Sender, properties_of, zone_of
@@ -299,12 +300,12 @@ class Celeriac:
 
     @overload
     def task(
-        self, *, bind: Literal[True], **options: Any
+        self, /, *, bind: Literal[True], **options: Any
     ) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
 
     @overload
     def task(
-        self, *, bind: Literal[False] = False, **options: Any
+        self, /, *, bind: Literal[False] = False, **options: Any
     ) -> Callable[[Callable[P, R]], BaseTask[P, R]]: ...
 
     def task(self, function: Any = None, /, **options: Any) -> Any:
@@ -487,7 +488,7 @@ class Celeriac:
         await self.producer.apublish((message,), policy=self._policy(options))
         return self._sent(message, task, options)
 
-    def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
+    def send_many(self, signatures: Iterable[Signature[Any]]) -> list[AsyncResult[Any]]:
         """Send many calls, hundreds in one round trip; the results in order. What was sent
         before an error stays sent."""
         if self.conf.task_always_eager:
@@ -518,8 +519,9 @@ class Celeriac:
         results: list[AsyncResult[Any]] = []
         pending = iter(calls)
         while batch := [tuple(call) for call in itertools.islice(pending, BULK)]:
-            for args in batch if check is not None else ():
-                check(*args)
+            if check is not None:
+                for args in batch:
+                    check(*args)
             messages = self._messages(task, batch, options)
             self.producer.publish(messages, policy=policy)
             results.extend(self._sent(message, task, options) for message in messages)
@@ -633,15 +635,15 @@ class Celeriac:
 
     # --- results and control --------------------------------------------------------------------
 
-    def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:
+    def AsyncResult(self, id: str, **kwargs: Any) -> Result[Any]:
         """The result of the task with this id."""
         kwargs.setdefault("app", self)
         return AsyncResult(id, **kwargs)
 
-    def ResultSet(self, results: Iterable[AsyncResult[Any]], **kwargs: Any) -> ResultSet:
+    def ResultSet(self, results: Iterable[Result[Any]], **kwargs: Any) -> ResultSet:
         return ResultSet(results, app=self, **kwargs)
 
-    def signature(self, *args: Any, **kwargs: Any) -> Signature:
+    def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         kwargs["app"] = self
         return signature(*args, **kwargs)
 

@@ -139,8 +139,9 @@ class AsyncWaiter:
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the thread look at the new id now, not after its wait for the old ones."""
         self._wanted.set()
-        if self._asked and self._results is not None:
-            self._results.wake()
+        if self._asked:
+            if self._results is not None:
+                self._results.wake()
             loop.call_later(WAKE_AGAIN, self._wake, loop)
 
     def stop(self) -> None:

@@ -90,13 +90,11 @@ def prepare(task: Task[Any, Any]) -> None:
         hook: getattr(cls, hook) is not getattr(Base, hook)
         for hook in ("before_start", "on_success", "on_failure", "on_retry", "after_return")
     }
-    task._own_call = cls.__call__ is not Base.__call__  # type: ignore[attr-defined]
+    task._own_call = cls.__call__ is not Base.__call__
     call = task if cls.__call__ is not Base.__call__ else task.run
-    task._hooks = hooks  # type: ignore[attr-defined]
-    task._call = call  # type: ignore[attr-defined]
-    task._plain = not (  # type: ignore[attr-defined]
-        any(hooks.values()) or task.is_async
-    )
+    task._hooks = hooks
+    task._call = call
+    task._plain = not (any(hooks.values()) or task.is_async)
 
 
 def execute(task: Any, request: Request) -> Outcome:

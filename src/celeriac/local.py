@@ -1,4 +1,4 @@
-"""Proxies: names that stand for an object found anew at each use (``current_app``, shared tasks)."""
+"""Names that stand for an object found anew at each use (``current_app``, shared tasks)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Proxy(Generic[T]):
         find: Callable[[], T] = object.__getattribute__(self, "_Proxy__find")
         return find()
 
-    @property  # type: ignore[misc]
+    @property
     def __class__(self) -> Any:
         return self._get_current_object().__class__
 

@@ -324,23 +324,53 @@ class Task(Generic[P, R]):
 
     # --- canvas -----------------------------------------------------------------------------
 
+    @overload
+    def signature(
+        self: Task[P, Coroutine[Any, Any, T]],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Signature[T]: ...
+
+    @overload
     def signature(
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Signature:
+    ) -> Signature[R]: ...
+
+    def signature(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Signature[Any]:
         """A description of the call, to be sent or passed on."""
         immutable = bool(options.pop("immutable", False) or self.immutable)
         return Signature(self, args, kwargs, options, immutable=immutable, app=self.app)
 
     subtask = signature
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
+    @overload
+    def s(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Signature[T]: ...
+
+    @overload
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]: ...
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """``signature`` with the arguments written as in a call."""
         return self.signature(args, kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
+    @overload
+    def si(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Signature[T]: ...
+
+    @overload
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """An immutable signature: it takes no result of the task before it."""
         return self.signature(args, kwargs, immutable=True)
 
@@ -428,7 +458,7 @@ class Task(Generic[P, R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **extra: Any,
-    ) -> Signature:
+    ) -> Signature[Any]:
         """The signature of the call that is running, with other arguments where given."""
         request = request if request is not None else self.request
         options = {**request.as_execution_options(), **extra}

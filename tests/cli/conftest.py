@@ -111,7 +111,7 @@ class Project:
                 stderr=log,
             )
         self._workers.append(worker)
-        wait_until(lambda: self.alive() > before or worker.poll() is not None)
+        self.wait_until(lambda: self.alive() > before or worker.poll() is not None)
         assert worker.poll() is None, self.log()
         return worker
 
@@ -152,6 +152,12 @@ class Project:
             )
             broker.unregister("undertaker")
 
+    def wait_until(self, condition: Callable[[], Any], patience: float = PATIENCE / 2) -> None:
+        deadline = time.monotonic() + patience
+        while not condition():
+            assert time.monotonic() < deadline, "it has not happened"
+            time.sleep(0.02)
+
     def close(self) -> None:
         for app in self._apps:
             app.close()
@@ -168,13 +174,6 @@ class Project:
 def _environment(more: dict[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return {**kept, **more}
-
-
-def wait_until(condition: Callable[[], Any], patience: float = PATIENCE / 2) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it has not happened"
-        time.sleep(0.02)
 
 
 @pytest.fixture

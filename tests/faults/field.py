@@ -194,7 +194,7 @@ class Bomber:
         if before:
             self.hits[part] += 1
 
-    def pause(self, low: float = 0.1, high: float = 0.9) -> None:
+    def pause(self, low: float = 0.05, high: float = 0.5) -> None:
         time.sleep(self.random.uniform(low, high))
 
 

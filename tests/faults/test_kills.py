@@ -45,13 +45,14 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
         for result in app.send_many(app.signature("bombed.work", c) for c in calls[start : start + 1000])
     ]
     env = environment(tmp_path, url)
-    with workers(2, env, "-c", "8", log=tmp_path / "log") as running:
+    with workers(2, env, "-c", "3", log=tmp_path / "log") as running:
         wait_until(lambda: held() > 0, 30, "the first claim")
         bomber = Bomber(running, held, seed)
         while bomber.count < kills and left():
             bomber.strike()
             bomber.pause()
         wait_until(lambda: _restarted(running) and not left(), 300, "the queue to drain")
+        wait_until(lambda: all(len(w.children()) > 3 for w in running), 30, "workers to be up")
         for worker in running:
             assert worker.stop() == 0
     ledger = Ledger(tmp_path / "ledger").read()

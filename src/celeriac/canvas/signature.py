@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from celeriac.utils import uuid
 
 if TYPE_CHECKING:
-    from celeriac.result import AsyncResult
+    from celeriac.result import AsyncResult, EagerResult
 
 
-class Signature(dict[str, Any]):
+R = TypeVar("R")
+
+
+class Signature(dict[str, Any], Generic[R]):
     """A task's name with arguments and options. Later arguments are put in front of its own;
-    an immutable one takes none."""
+    an immutable one takes none. ``R`` is what the task returns."""
 
     _app: Any = None
     _type: Any = None
@@ -54,16 +57,21 @@ class Signature(dict[str, Any]):
         )
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any], app: Any = None) -> Signature:
+    def from_dict(cls, value: Mapping[str, Any], app: Any = None) -> Signature[R]:
         """The signature that a dictionary describes."""
         made = cls(dict(value), app=app)
         for key, default in _DEFAULTS.items():
-            made.setdefault(key, copy.copy(default))
+            if made.get(key) is None:
+                made[key] = copy.copy(default)
         return made
 
     @property
     def task(self) -> str:
         return cast(str, self["task"])
+
+    @task.setter
+    def task(self, name: str) -> None:
+        self["task"] = name
 
     @property
     def name(self) -> str:
@@ -73,17 +81,37 @@ class Signature(dict[str, Any]):
     def args(self) -> tuple[Any, ...]:
         return tuple(self["args"] or ())
 
+    @args.setter
+    def args(self, args: Iterable[Any]) -> None:
+        self["args"] = tuple(args)
+
     @property
     def kwargs(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self["kwargs"])
+
+    @kwargs.setter
+    def kwargs(self, kwargs: Mapping[str, Any]) -> None:
+        self["kwargs"] = dict(kwargs)
 
     @property
     def options(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self["options"])
 
+    @options.setter
+    def options(self, options: Mapping[str, Any]) -> None:
+        self["options"] = dict(options)
+
+    @property
+    def subtask_type(self) -> str | None:
+        return self.get("subtask_type")
+
     @property
     def immutable(self) -> bool:
         return bool(self.get("immutable"))
+
+    @immutable.setter
+    def immutable(self, immutable: bool) -> None:
+        self["immutable"] = immutable
 
     @property
     def id(self) -> str | None:
@@ -104,6 +132,10 @@ class Signature(dict[str, Any]):
             self._type = self.app.tasks.get(self.task)
         return self._type
 
+    def _task_here(self) -> Any:
+        """The task. Raises NotRegistered."""
+        return self.type if self.type is not None else self.app.tasks[self.task]
+
     def _merge(
         self,
         args: Iterable[Any] | None,
@@ -120,17 +152,17 @@ class Signature(dict[str, Any]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Signature:
+    ) -> Signature[R]:
         """A copy with the arguments put in front and the options merged; self is unchanged."""
         new_args, new_kwargs, new_options = self._merge(args, kwargs, options)
-        made = Signature.from_dict(self, app=self._app)
+        made: Signature[R] = Signature.from_dict(self, app=self._app)
         made._type = self._type
         made.update(args=new_args, kwargs=new_kwargs, options=copy.deepcopy(new_options))
         return made
 
     partial = clone
 
-    def set(self, immutable: bool | None = None, **options: Any) -> Signature:
+    def set(self, immutable: bool | None = None, **options: Any) -> Signature[R]:
         """Change options in place; returns self."""
         if immutable is not None:
             self.set_immutable(immutable)
@@ -140,13 +172,13 @@ class Signature(dict[str, Any]):
     def set_immutable(self, immutable: bool) -> None:
         self["immutable"] = immutable
 
-    def freeze(self, task_id: str | None = None, **options: Any) -> AsyncResult[Any]:
+    def freeze(self, task_id: str | None = None, **options: Any) -> AsyncResult[R]:
         """Fix the id now; the result that sending it will give."""
         if task_id is not None:
             self.options["task_id"] = task_id
         self.options.setdefault("task_id", uuid())
         self.options.update({k: v for k, v in options.items() if v is not None})
-        return cast("AsyncResult[Any]", self.app.AsyncResult(self.options["task_id"]))
+        return cast("AsyncResult[R]", self.app.AsyncResult(self.options["task_id"]))
 
     def _append(self, key: str, value: Any) -> Any:
         items = self.options.setdefault(key, [])
@@ -164,7 +196,7 @@ class Signature(dict[str, Any]):
         """Send ``errback`` when the task fails; returns it."""
         return self._append("link_error", errback)
 
-    def on_error(self, errback: Any) -> Signature:
+    def on_error(self, errback: Any) -> Signature[R]:
         """``link_error`` that returns self."""
         self.link_error(errback)
         return self
@@ -174,44 +206,55 @@ class Signature(dict[str, Any]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[Any]:
+    ) -> AsyncResult[R]:
         """Send it. Raises OperationalError if the broker cannot be reached in time."""
         new_args, new_kwargs, new_options = self._merge(args, kwargs, options)
         task = self.type
         if task is not None:
-            return cast("AsyncResult[Any]", task.apply_async(new_args, new_kwargs, **new_options))
+            return cast("AsyncResult[R]", task.apply_async(new_args, new_kwargs, **new_options))
         return cast(
-            "AsyncResult[Any]",
+            "AsyncResult[R]",
             self.app.send_task(self.task, new_args, new_kwargs, **new_options),
         )
 
-    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
+    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
         return self.apply_async(args, kwargs)
 
-    async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
-        """``delay`` for coroutines: the event loop is not blocked."""
-        new_args, new_kwargs, new_options = self._merge(args, kwargs, {})
-        return cast(
-            "AsyncResult[Any]",
-            await self.app.asend_task(self.task, new_args, new_kwargs, **new_options),
-        )
+    async def aapply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """``apply_async`` for coroutines: the event loop is not blocked."""
+        new_args, new_kwargs, new_options = self._merge(args, kwargs, options)
+        task = self.type
+        if task is not None:
+            sent = await task.aapply_async(new_args, new_kwargs, **new_options)
+        else:
+            sent = await self.app.asend_task(self.task, new_args, new_kwargs, **new_options)
+        return cast("AsyncResult[R]", sent)
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
+        return await self.aapply_async(args, kwargs)
 
     def apply(
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
-        """Run it here and now; an EagerResult."""
+    ) -> EagerResult[R]:
+        """Run it here and now. Raises NotRegistered if the task is not known here."""
         new_args, new_kwargs, new_options = self._merge(args, kwargs, options)
-        return self.type.apply(new_args, new_kwargs, **new_options)
+        done = self._task_here().apply(new_args, new_kwargs, **new_options)
+        return cast("EagerResult[R]", done)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself."""
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """Call the function itself. Raises NotRegistered if the task is not known here."""
         new_args, new_kwargs, _ = self._merge(args, kwargs, {})
-        return self.type(*new_args, **new_kwargs)
+        return cast(R, self._task_here()(*new_args, **new_kwargs))
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> R:
         return self.apply_async().get()
 
     def reprcall(self, *args: Any) -> str:
@@ -222,8 +265,10 @@ class Signature(dict[str, Any]):
     def __repr__(self) -> str:
         return self.reprcall()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Signature:
-        made = Signature.from_dict({k: copy.deepcopy(v, memo) for k, v in self.items()})
+    def __deepcopy__(self, memo: dict[int, Any]) -> Signature[R]:
+        made: Signature[R] = Signature.from_dict(
+            {k: copy.deepcopy(v, memo) for k, v in self.items()}
+        )
         made._app, made._type = self._app, self._type
         return made
 
@@ -241,14 +286,16 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def signature(varies: Any, *args: Any, **kwargs: Any) -> Signature:
+def signature(varies: Any, *args: Any, **kwargs: Any) -> Signature[Any]:
     """A signature from a task, a task's name, or a dictionary of one."""
-    app = kwargs.pop("app", None)
+    app: Any = kwargs.pop("app", None)
     if isinstance(varies, Signature):
         return varies.clone()
     if isinstance(varies, Mapping):
         return Signature.from_dict(varies, app=app)
-    return Signature(varies, *args, app=app, **kwargs)
+    made: Signature[Any] = Signature(varies, *args, **kwargs)
+    made._app = app if app is not None else made._app
+    return made
 
 
 subtask = signature

@@ -11,7 +11,6 @@ import difflib
 import importlib
 import re
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any, cast
 
 from celeriac.contracts import Broker, Driver, EventBus, QueueAdmin, ResultBackend
@@ -120,6 +119,12 @@ def scheme_of(url: str) -> str:
 def known_schemes() -> list[str]:
     """The URL schemes that a driver is installed for, sorted."""
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def entry_points(*, group: str) -> Any:
+    from importlib import metadata  # here: it takes a while to import
+
+    return metadata.entry_points(group=group)
 
 
 def driver_for(url: str) -> Driver:

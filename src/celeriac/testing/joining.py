@@ -137,6 +137,14 @@ class JoinTests(Suite):
         told = self._told(store, done(third, arrivals=(arrival(1),)))
         assert told.parts == (arrival(0), arrival(1))
 
+    def test_repeated_along_with_the_last(self, store: StoreUnderTest, owner: Owner) -> None:
+        """Arrival: nor does one that is repeated by the settlement that completes the join."""
+        first, second = self._parts(store, owner, 2)
+        store.broker.settle([done(first, arrivals=(arrival(0),))])
+        again = arrival(0, value=b'"another"')
+        told = self._told(store, done(second, arrivals=(again, arrival(1))))
+        assert told.parts == (arrival(0), arrival(1))
+
     def test_repeated_after_completion(self, store: StoreUnderTest, owner: Owner) -> None:
         """Rule: a join that counts rows fires twice: a repeated arrival never completes."""
         deliveries = self._parts(store, owner, 4, size=2)

@@ -145,16 +145,16 @@ class KillSuite(Suite):
     def test_killed_while_working(self, store: StoreUnderTest, start: Starter) -> None:
         """Promise 2: a message leaves its queue only in the step that stores its outcome: either
         it is there, or its record and what follows are: never neither, never both."""
-        names = self._publish(store, 400 * self.kills)
+        names: list[str] = []
         keeper = store.worker("keeper")
         dice = random.Random(3)
         settled: set[str] = set()
         for turn in range(self.kills):
             lease = f"w{turn}"
-            victim = start("work", lease)
-            victim.wait_for_lines(1)
+            names += self._publish(store, 400, turn)
+            self._go(start("work", lease))
             time.sleep(dice.uniform(0, 0.08))
-            lines = victim.kill()
+            lines = start.victims[-1].kill()
             settled |= {line.split()[1] for line in lines if line.startswith("settled")}
             held = store.broker.recover(Owner(lease, 1, 1), keeper, None)
             self._check(store, names, settled)
@@ -169,20 +169,21 @@ class KillSuite(Suite):
     def test_nothing_twice_without_a_count(self, store: StoreUnderTest, start: Starter) -> None:
         """Promise 2, and 4 with it: what a killed worker held comes back by itself when its lease
         has lapsed, and whoever claims it knows how often it was lost."""
-        names = self._publish(store, 300 * self.kills)
+        names: list[str] = []
         store.ttl = TTL
         judge = store.worker("judge")
         dice = random.Random(4)
         claims: dict[str, list[int]] = defaultdict(list)
         for turn in range(max(2, self.kills // 3)):
+            names += self._publish(store, 800, turn)
             pair = [start("work", f"w{turn}-{number}") for number in range(2)]
-            pair[0].wait_for_lines(1)
+            self._go(*pair)
             self._beat(store, dice.uniform(0, 0.3))
             for victim in pair:
                 for line in victim.kill():
-                    word, id, *lost = line.split()
+                    word, *more = line.split()
                     if word == "claimed":
-                        claims[id].append(int(lost[0]))
+                        claims[more[0]].append(int(more[1]))
             self._until_collected(store, judge)
         for id, losses in claims.items():
             assert sorted(set(losses)) == losses, f"{id} was claimed with {losses} losses known"
@@ -218,10 +219,17 @@ class KillSuite(Suite):
 
     # --- helpers
 
-    def _publish(self, store: StoreUnderTest, count: int) -> list[str]:
-        names = [f"t{number}" for number in range(count)]
+    def _publish(self, store: StoreUnderTest, count: int, turn: int) -> list[str]:
+        names = [f"t{turn}-{number}" for number in range(count)]
         store.publish(*messages(*names))
         return names
+
+    def _go(self, *victims: Victim) -> None:
+        """Let them begin when all are ready."""
+        for victim in victims:
+            victim.wait_for_lines(1)
+        for victim in victims:
+            victim.go_on()
 
     def _check(self, store: StoreUnderTest, names: list[str], settled: set[str]) -> None:
         """Each name is in the queue, or settled with all that settling does."""

@@ -24,6 +24,7 @@ from celeriac.testing.samples import (
     ids,
     message,
     messages,
+    release,
 )
 
 WAITING, DELAYED = MessageState.WAITING, MessageState.DELAYED
@@ -158,6 +159,15 @@ class LookTests(AdminTests):
         again = store.claim(store.worker())
         assert ids(again) == ["high", "low"]
         assert not any(d.redelivered for d in again)
+
+    def test_peek_what_came_back(self, store: StoreUnderTest) -> None:
+        """peek: what was released is where it will be claimed."""
+        owner = store.worker()
+        store.publish(*messages("a", "b", "c", "d"))
+        first, second, third = store.claim(owner, 3)
+        store.broker.settle([release(first), release(second), defer(third, None)])
+        peeked = ids(store.admin.peek("celery", WAITING))
+        assert peeked == ["a", "b", "d", "c"] == ids(store.claim(owner))
 
     def test_peek_delayed(self, store: StoreUnderTest) -> None:
         """peek: delayed ones in the order in which they are due, deferred ones among them."""

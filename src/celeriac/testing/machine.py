@@ -194,7 +194,13 @@ class DriverMachine(RuleBasedStateMachine):
 
     def _claimable(self, names: list[str]) -> list[Entry]:
         kept = self.model.kept
-        return [entry for name in names if name not in kept.paused for entry in kept.waiting(name)]
+        return [
+            entry
+            for name in names
+            if name not in kept.paused
+            for line in kept.lines.get(name, {}).values()
+            for entry in line
+        ]
 
     def _check_choice(
         self, taken: list[Entry], left: list[Entry], names: list[str], limit: int

@@ -35,10 +35,12 @@ def publish(broker: Broker, name: str) -> None:
 
 
 def work(broker: Broker, lease: str) -> None:
-    """Claim and settle with a record and a message that follows; tells each claim and each
-    settlement."""
+    """When a line comes in: claim and settle with a record and a message that follows; tells each
+    claim and each settlement."""
     broker.register(Worker(lease=lease, ttl=TTL, pid=os.getpid()))
     owner = Owner(lease, 1, 1)
+    tell("ready")
+    sys.stdin.readline()
     while True:
         deliveries = broker.claim(owner, [QUEUE], CLAIM, wait=0.2)
         for delivery in deliveries:

@@ -209,7 +209,7 @@ def describe(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+    hint = " (perhaps for want of memory)" if -code == signal.SIGKILL else ""
     return f"was killed by {name}{hint}"
 
 

@@ -109,7 +109,7 @@ class Supervisor:
         now = self._clock()
         self._agent.tick(now)
         nearest = self._warden.tick(now)
-        if self.phase is not Phase.STARTING:
+        if self.phase in (Phase.RUNNING, Phase.WARM):
             self._crew.tick(now)
         self._advance(now)
         if self.phase is Phase.ENDED:
@@ -292,7 +292,7 @@ class Supervisor:
                 self.stop(signal.SIGTERM)
             elif code == EXIT_TERMINATE:
                 self.stop(signal.SIGTERM, Stopping.COLD)
-        if self.phase is not Phase.STARTING:
+        if self.phase in (Phase.RUNNING, Phase.WARM):
             self._crew.tick(now)
 
     def _kill_all(self) -> None:

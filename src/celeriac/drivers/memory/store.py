@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
@@ -193,12 +193,6 @@ class Store:
         entry.buried_at = now
         entry.position = next(self._behind)
         self.dead[entry.tag] = entry
-
-    def waiting(self, queue: str) -> Iterator[Entry]:
-        """In claim order."""
-        lines = self.lines.get(queue, {})
-        for priority in sorted(lines, reverse=True):
-            yield from lines[priority]
 
     def of_ids(self, ids: Iterable[str]) -> list[Entry]:
         """Every entry of these task ids, the oldest first."""
