@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
+DEMO_ARGS ?= $(if $(BROKER),--broker $(BROKER))
 
 .PHONY: demo test check bench faults clean
 

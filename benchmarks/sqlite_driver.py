@@ -309,7 +309,9 @@ def main() -> None:
     show("publish, 1000 at a time", f"{bulk:,.0f}/s")
     claims, answers = wake_latencies()
     show("waking a claim: median", f"{statistics.median(claims):.2f} ms", _worst(claims))
-    show("waking a result's waiter: median", f"{statistics.median(answers):.2f} ms", _worst(answers))
+    show(
+        "waking a result's waiter: median", f"{statistics.median(answers):.2f} ms", _worst(answers)
+    )
     show("a waiting claim", f"{idle_cost():.2f} % CPU")
 
 

@@ -37,6 +37,7 @@ _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
 _NOT_RUN = re.compile(r"^<!-- not run: .+ -->$")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _EXPECTED = re.compile(r"# → (?P<value>.+)$")
+_WAITS = re.compile(r"timeout=|asyncio\.run")  # only now is a worker started
 # Words in backticks that begin like a setting: its own name, or something else that is known.
 _GROUPS = ("accept_", "task_", "worker_", "broker_", "result_", "beat_", "dead_letter_", "revoke_")
 _OTHERS = {"task_id", "task_name", "task_cls", "unknown_task_wait", "worker_main", "result_cls"}
@@ -148,17 +149,18 @@ def run_page(page: Path) -> None:
     worker = _Worker()
     for block in blocks(page):
         if block.language == "python" and block.runs:
-            _run(block, vars(module), page)
-            worker.start(vars(module).get("app"))
+            _run(block, vars(module), page, worker)
     worker.stop()
 
 
-def _run(block: Block, namespace: dict[str, Any], page: Path) -> None:
+def _run(block: Block, namespace: dict[str, Any], page: Path, worker: _Worker) -> None:
     lines = block.text.splitlines()
     tree = ast.parse(block.text)
     ast.increment_lineno(tree, block.line - 1)
     for statement in tree.body:
         last = lines[(statement.end_lineno or 0) - block.line]
+        if _WAITS.search(last):
+            worker.start(namespace.get("app"))
         expected = _EXPECTED.search(last)
         if not isinstance(statement, ast.Expr) or expected is None:
             exec(compile(ast.Module([statement], []), str(page), "exec"), namespace)

@@ -164,12 +164,11 @@ def render(rows: Iterable[Row]) -> str:
     longest = max((row.seconds for row in rows), default=0.0)
     cells = [f"{number:>13,}" for number in sums] + [f"{longest:>13.1f}"]
     lines += ["-" * len(lines[0]), f"{'all':<12}" + "".join(cells), ""]
-    lines += [
-        f"{row.twice} of {row.kind} arrived twice: a task that is killed between doing its work and"
-        " saying so is run again."
-        for row in rows
-        if row.twice
-    ]
+    if twice := ", ".join(f"{row.twice} of {row.kind}" for row in rows if row.twice):
+        lines.append(
+            f"arrived twice: {twice} (a task that is killed after its work and before it could"
+            " say so is run again)"
+        )
     lines += [f"lost of {row.kind}: {shorten(row.missing)}" for row in rows if row.missing]
     return "\n".join(lines).rstrip()
 

@@ -164,6 +164,8 @@ def watch(
             progress.show()
             time.sleep(TICK)
         progress.show(now=True)
+        if not work.finished():
+            print(f"the {options.timeout:g} s are over: what is not done by now counts as lost")
     finally:
         killer.stop()
     if len(killer.killed) < options.kills:

@@ -7,7 +7,7 @@ reached within its time-out, and leaves nothing half done. Every transition chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -114,9 +114,9 @@ class Broker(Protocol):
         by Completes without parts, and nothing is done: settle again without what would have
         followed the join, and without its token."""
 
-    def recover(self, dead: Owner, new: Owner, running: Tag | None) -> list[Delivery]:
-        """Move to ``new`` what ``dead``, a process of the same worker, held, in order. Only the
-        one that was ``running`` counts as lost. None of them is redelivered alone: the caller
+    def recover(self, dead: Owner, new: Owner, running: Collection[Tag]) -> list[Delivery]:
+        """Move to ``new`` what ``dead``, a process of the same worker, held, in order. Only those
+        that were ``running`` count as lost. None of them is redelivered alone: the caller
         releases the others before it runs the one that was lost."""
 
     def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:

@@ -31,7 +31,7 @@ def precedence(state: str | None) -> int:
     return _RANK.get(state, _CUSTOM_RANK)
 
 
-class state(str):  # noqa: N801 - the name is Celery's
+class state(str):
     """A state that compares by precedence: ``state(PENDING) < state(SUCCESS)``."""
 
     __slots__ = ()

@@ -99,8 +99,8 @@ class Project:
         return json.loads(self.good(*args, "--json"))
 
     def start_worker(self, *args: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start ``celeriac -A tasks worker ARGS`` and wait until it holds a lease."""
-        before = self.alive()
+        """Start ``celeriac -A tasks worker ARGS`` and wait until it is ready."""
+        ready = self.log().count(" ready.")
         with open(self.directory / "worker.log", "ab") as log:
             worker = subprocess.Popen(
                 [COMMAND, "-A", "tasks", "worker", "-l", "info", *args],
@@ -111,12 +111,13 @@ class Project:
                 stderr=log,
             )
         self._workers.append(worker)
-        self.wait_until(lambda: self.alive() > before or worker.poll() is not None)
+        self.wait_until(lambda: self.log().count(" ready.") > ready or worker.poll() is not None)
         assert worker.poll() is None, self.log()
         return worker
 
     def log(self) -> str:
-        return (self.directory / "worker.log").read_text()
+        path = self.directory / "worker.log"
+        return path.read_text() if path.exists() else ""
 
     def stop(self, worker: subprocess.Popen[bytes]) -> int:
         worker.terminate()

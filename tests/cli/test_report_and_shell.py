@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from celeriac import Celeriac, __version__
@@ -61,7 +62,7 @@ def test_shell(project: Project) -> None:
     answer = "print(app.main, add.name, AsyncResult('x').app is app)\nprint(add.delay(1, 2).id)\n"
     shown = project.good("shell", "--python", answer=answer)
     assert "shop tasks.add True" in shown
-    task_id = shown.split()[-1].removeprefix(">>>").strip()
+    [task_id] = re.findall(r"\w{8}-[\w-]+", shown)
     assert "waiting in celery" in project.bad("-A", "tasks", "result", task_id)
 
 

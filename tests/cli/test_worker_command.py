@@ -31,6 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[WorkerOptions]:
     for name in list(os.environ):
         if name.startswith(("CELERIAC_", "CELERY_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("CELERIAC_INCLUDE", "")  # what --include does to it is undone
     return told
 
 
@@ -146,8 +147,9 @@ def test_worker_runs_and_stops(project: Project) -> None:
 
 
 def test_quiet_worker_has_no_banner(project: Project) -> None:
-    done = project.run("-q", "-A", "tasks", "worker", "-P", "solo", "-n", "a@b", "--pidfile", ".")
-    assert "Promises" not in done.stdout
+    project.start_worker("-c", "1", "-O", "fair", CELERIAC_QUIET="1")
+    assert "Promises" not in project.log()
+    assert "Without effect" not in project.log()
 
 
 def test_worker_that_cannot_start(project: Project) -> None:
@@ -157,6 +159,9 @@ def test_worker_that_cannot_start(project: Project) -> None:
     project.write("worker.pid", f"{os.getpid()}\n")
     said = project.bad("-A", "tasks", "worker", "--pidfile", "worker.pid")
     assert str(os.getpid()) in said
+    assert "none/x.pid" in project.bad("-A", "tasks", "worker", "--pidfile", "none/x.pid")
+    project.write("file", "")
+    assert "file" in project.bad("-A", "tasks", "worker", "--logfile", "file/x.log")
 
 
 def test_worker_purges_first(project: Project) -> None:
@@ -169,17 +174,23 @@ def test_worker_purges_first(project: Project) -> None:
     assert [one["name"] for one in project.json("queues", "list")] == ["mail"]
 
 
-def test_broker_option_reaches_spawned_processes(project: Project) -> None:
-    """-b holds in every process of the worker, those that import the application anew too."""
+def test_options_reach_spawned_processes(project: Project) -> None:
+    """-b, --config and -I hold in the processes that import the application anew, too."""
     other = f"sqlite:///{project.directory}/other.db"
-    project.write("tasks.py", (project.directory / "tasks.py").read_text().replace("shop", "un"))
-    worker = project.start_worker("-c", "1", "--pool-start-method", "spawn", CELERIAC_BROKER=other)
-    done = project.run(
-        "-b", other, "-A", "tasks", "call", "tasks.add", "-a", "[1, 1]", "--wait", "40"
+    project.write("settings.py", "result_expires = 12345\ntask_serializer = 'json'\n")
+    project.write(
+        "more.py",
+        "from tasks import app\n@app.task\n"
+        "def seen(): return [app.conf.result_expires, __name__]\n",
     )
-    assert done.stdout == "2\n", done.stderr + project.log()
+    worker = project.start_worker(
+        "-c", "1", "--pool-start-method", "spawn", "-I", "more",
+        CELERIAC_BROKER=other, CELERIAC_CONFIG_MODULE="settings",
+    )  # fmt: skip
+    done = project.run("-b", other, "call", "more.seen", "--wait", "40")
+    assert done.stdout == '[12345, "more"]\n', done.stderr + project.log()
     assert project.stop(worker) == 0
-    assert not (project.directory / "un.db").exists()
+    assert not (project.directory / "shop.db").exists()
 
 
 def test_detached_worker(project: Project) -> None:

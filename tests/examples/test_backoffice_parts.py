@@ -388,7 +388,7 @@ def test_what_arrived_twice_is_said_and_no_loss(finished: Settings) -> None:
     assert count.status(rows) == 0
     assert (rows[0].done, rows[0].twice, rows[0].redelivered) == (4, 1, 1)
     assert rows[0].seconds > 1
-    assert "1 of mail arrived twice" in count.render(rows)
+    assert "arrived twice: 1 of mail (" in count.render(rows)
 
 
 def test_a_folder_without_a_run_is_said(tmp_path: Path, capsys) -> None:

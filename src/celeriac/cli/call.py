@@ -135,6 +135,11 @@ def _wait(result: AsyncResult[Any], seconds: float) -> None:
             f"{result.state}. Ask again: celeriac result {result.id}. Is there a worker? "
             "celeriac status tells."
         ) from None
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"No longer waiting. The task {result.id} was sent and goes on: celeriac result "
+            f"{result.id}"
+        ) from None
     if not result.successful():
         raise click.ClickException(
             f"The task {result.id} ended as {result.state}: {type(value).__name__}: {value}"

@@ -36,7 +36,7 @@ def in_plain_words() -> Iterator[None]:
     except click.ClickException:
         raise
     except OperationalError as exc:
-        raise click.ClickException(f"{_said(exc)}") from exc
+        raise click.ClickException(_said(exc)) from exc
     except LeaseLost as exc:
         raise click.ClickException(
             f"This took so long that the broker took its messages back. Do it again. ({exc})"
@@ -45,6 +45,10 @@ def in_plain_words() -> Iterator[None]:
         raise click.ClickException(f"{type(exc).__name__}: {exc}") from exc
     except CeleriacError as exc:
         raise click.ClickException(_said(exc)) from exc
+    except OSError as exc:
+        if exc.filename is None:
+            raise
+        raise click.ClickException(f"{exc.filename}: {exc.strerror}.") from exc
 
 
 def _said(exc: BaseException) -> str:

@@ -35,7 +35,8 @@ def without_effect(*names: str, reason: str, **more: Any) -> Callable[[Any], Any
     def note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         given = value is not None and value is not False
         if given and not ctx.resilient_parsing:
-            ctx.find_root().meta.setdefault(_SAID, {})[names[-1]] = reason
+            name = next(name for name in names if name.startswith("--"))
+            ctx.find_root().meta.setdefault(_SAID, {})[name] = reason
 
     return option(*names, hidden=True, expose_value=False, callback=note, **_dumb(more))
 

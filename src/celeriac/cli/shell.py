@@ -34,11 +34,11 @@ def shell(invocation: Invocation, *, kind: str | None, without_tasks: bool) -> N
     names = namespace(app, with_tasks=not without_tasks)
     if kind is None:
         kind = "ipython" if importlib.util.find_spec("IPython") else "python"
-    banner = "Defined: " + ", ".join(sorted(names))
+    invocation.note("Defined: " + ", ".join(sorted(names)))
     if kind == "ipython":
-        _ipython(names, banner)
+        _ipython(names)
     else:
-        _python(names, banner, quiet=invocation.quiet)
+        _python(names)
 
 
 def namespace(app: Celeriac, *, with_tasks: bool) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _public(package: Any, name: str) -> Any:
     return getattr(package, name) if name in package.__all__ else None
 
 
-def _python(names: dict[str, Any], banner: str, *, quiet: bool) -> None:
+def _python(names: dict[str, Any]) -> None:
     import code
 
     try:
@@ -72,10 +72,10 @@ def _python(names: dict[str, Any], banner: str, *, quiet: bool) -> None:
     else:
         readline.set_completer(rlcompleter.Completer(names).complete)
         readline.parse_and_bind("tab: complete")
-    code.interact(banner="" if quiet else banner, local=names, exitmsg="")
+    code.interact(banner="", local=names, exitmsg="")
 
 
-def _ipython(names: dict[str, Any], banner: str) -> None:
+def _ipython(names: dict[str, Any]) -> None:
     try:
         terminal = importlib.import_module("IPython")
     except ImportError:
@@ -83,4 +83,3 @@ def _ipython(names: dict[str, Any], banner: str) -> None:
             "IPython is not installed: pip install ipython, or use --python."
         ) from None
     terminal.start_ipython(argv=["--no-banner"], user_ns=names, display_banner=False)
-    del banner

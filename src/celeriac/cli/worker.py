@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -166,7 +167,9 @@ def _configure(app: Celeriac, include: list[str] | None, grace: str | None) -> N
     """What is a setting of the application rather than of the worker alone."""
     settings: dict[str, Any] = {}
     if include:
-        settings["include"] = list(dict.fromkeys([*(app.conf.include or ()), *include]))
+        modules = list(dict.fromkeys([*(app.conf.include or ()), *include]))
+        settings["include"] = modules
+        os.environ["CELERIAC_INCLUDE"] = ",".join(modules)  # for processes that are spawned
     if grace is not None:
         settings["worker_shutdown_grace"] = grace
     if settings:
@@ -196,6 +199,10 @@ def _options(invocation: Invocation, app: Celeriac, given: dict[str, Any]) -> Wo
     if invocation.no_color:
         given["log_color"] = False
     spec = invocation.spec or spec_of(app)
+    if invocation.config and spec:
+        from celeriac.cli.configured import hand_on
+
+        spec = hand_on(spec, invocation.config)
     return WorkerOptions.from_conf(app.conf, app=spec, quiet=invocation.quiet, **given)
 
 

@@ -176,7 +176,7 @@ class CancelTests(Suite):
         deliveries = store.claim(owner)
         store.broker.cancel(owner, ["a", "b", "c"], store.now() + FAR)
         new = Owner("w1", 1, 2)
-        recovered = store.broker.recover(owner, new, deliveries[2].tag)
+        recovered = store.broker.recover(owner, new, [deliveries[2].tag])
         assert [d.cancelled for d in recovered] == [True] * 3
         store.broker.settle([release(recovered[0]), defer(recovered[1], None)])
         store.broker.unregister("w1")

@@ -65,7 +65,7 @@ class FenceTests(Suite):
         new = Owner(old.lease, old.slot, 2)
         store.publish(message("a"))
         [delivery] = store.claim(old)
-        [recovered] = store.broker.recover(old, new, None)
+        [recovered] = store.broker.recover(old, new, ())
         self._changes_nothing(store, old, delivery)
         assert store.broker.settle([done(recovered)]) == [SETTLED]
 
@@ -131,7 +131,7 @@ class FenceTests(Suite):
         store.broker.settle([done(second)])
         assert store.broker.begin([first, second, third]) == [second.tag]
         assert store.broker.begin([]) == []
-        recovered = store.broker.recover(owner, Owner("w1", 1, 2), None)
+        recovered = store.broker.recover(owner, Owner("w1", 1, 2), ())
         assert [(d.message.id, d.begun) for d in recovered] == [("a", True), ("c", True)]
 
     def test_begin_by_another(self, store: StoreUnderTest) -> None:
@@ -139,9 +139,9 @@ class FenceTests(Suite):
         owner = store.worker()
         store.publish(message("a"))
         [delivery] = store.claim(owner)
-        store.broker.recover(owner, Owner("w1", 1, 2), None)
+        store.broker.recover(owner, Owner("w1", 1, 2), ())
         assert store.broker.begin([delivery]) == [delivery.tag]
-        [recovered] = store.broker.recover(Owner("w1", 1, 2), Owner("w1", 1, 3), None)
+        [recovered] = store.broker.recover(Owner("w1", 1, 2), Owner("w1", 1, 3), ())
         assert not recovered.begun
 
     def test_begun_can_be_settled(self, store: StoreUnderTest) -> None:

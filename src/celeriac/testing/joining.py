@@ -170,7 +170,7 @@ class JoinTests(Suite):
         first, second = self._parts(store, owner, 2)
         store.broker.settle([self._in(first, 0)])
         told = self._told(store, self._in(second, 1))
-        [redelivered] = store.broker.recover(owner, Owner("w1", 1, 2), second.tag)
+        [redelivered] = store.broker.recover(owner, Owner("w1", 1, 2), [second.tag])
         told_again = self._told(store, self._in(redelivered, 1))
         assert told_again.parts == told.parts
         assert store.broker.settle([self._with_body(second, 1, told)]) == [LOST]

@@ -156,7 +156,7 @@ class KillSuite(Suite):
             time.sleep(dice.uniform(0, 0.08))
             lines = start.victims[-1].kill()
             settled |= {line.split()[1] for line in lines if line.startswith("settled")}
-            held = store.broker.recover(Owner(lease, 1, 1), keeper, None)
+            held = store.broker.recover(Owner(lease, 1, 1), keeper, ())
             self._check(store, names, settled)
             answers = store.broker.settle([release(d) for d in held])
             assert answers == [Settled.SETTLED] * len(held)

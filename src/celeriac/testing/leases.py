@@ -101,7 +101,7 @@ class LeaseTests(Suite):
         new = Owner("w1", 1, 2)
         store.publish(*messages("a", "b", "c", "d"))
         deliveries = store.claim(dead, 3)
-        recovered = store.broker.recover(dead, new, deliveries[1].tag)
+        recovered = store.broker.recover(dead, new, [deliveries[1].tag])
         assert ids(recovered) == ["a", "b", "c"]
         assert [d.lost for d in recovered] == [0, 1, 0]
         assert [d.owner for d in recovered] == [new] * 3
@@ -114,7 +114,7 @@ class LeaseTests(Suite):
         dead = store.worker("w1")
         store.publish(*messages("a", "b"))
         store.claim(dead)
-        recovered = store.broker.recover(dead, Owner("w1", 1, 2), None)
+        recovered = store.broker.recover(dead, Owner("w1", 1, 2), ())
         assert [(d.message.id, d.lost) for d in recovered] == [("a", 0), ("b", 0)]
 
     def test_recover_unknown_tag(self, store: StoreUnderTest) -> None:
@@ -123,7 +123,7 @@ class LeaseTests(Suite):
         store.publish(*messages("a", "b"))
         first, _ = store.claim(dead)
         store.broker.settle([done(first)])
-        recovered = store.broker.recover(dead, Owner("w1", 1, 2), first.tag)
+        recovered = store.broker.recover(dead, Owner("w1", 1, 2), [first.tag])
         assert [(d.message.id, d.lost) for d in recovered] == [("b", 0)]
 
     def test_recover_takes_each_once(self, store: StoreUnderTest) -> None:
@@ -131,8 +131,8 @@ class LeaseTests(Suite):
         dead = store.worker("w1")
         store.publish(message("a"))
         [delivery] = store.claim(dead)
-        assert len(store.broker.recover(dead, Owner("w1", 1, 2), delivery.tag)) == 1
-        assert store.broker.recover(dead, Owner("w1", 1, 3), delivery.tag) == []
+        assert len(store.broker.recover(dead, Owner("w1", 1, 2), [delivery.tag])) == 1
+        assert store.broker.recover(dead, Owner("w1", 1, 3), [delivery.tag]) == []
 
     def test_recover_leaves_other_slots_alone(self, store: StoreUnderTest) -> None:
         """recover: what ``dead`` held, not another process of the same worker."""
@@ -140,7 +140,7 @@ class LeaseTests(Suite):
         owners = [Owner("w1", 1, 1), Owner("w1", 2, 1), Owner("w1", 11, 1)]
         store.publish(*messages("a", "b", "c"))
         held = [store.claim(owner, 1)[0] for owner in owners]
-        assert ids(store.broker.recover(owners[0], Owner("w1", 1, 2), None)) == ["a"]
+        assert ids(store.broker.recover(owners[0], Owner("w1", 1, 2), ())) == ["a"]
         assert store.broker.settle([done(d) for d in held]) == [LOST, SETTLED, SETTLED]
 
     def test_recover_counts_up(self, store: StoreUnderTest) -> None:
@@ -150,7 +150,7 @@ class LeaseTests(Suite):
         [delivery] = store.claim(owner)
         for incarnation in range(1, 5):
             new = Owner("w1", 1, incarnation)
-            [delivery] = store.broker.recover(delivery.owner, new, delivery.tag)
+            [delivery] = store.broker.recover(delivery.owner, new, [delivery.tag])
             assert delivery.lost == incarnation
 
     def test_recover_from_another_connection(self, store: StoreUnderTest) -> None:
@@ -158,7 +158,7 @@ class LeaseTests(Suite):
         dead, other = store.worker("w1"), store.connect()
         store.publish(message("a"))
         [delivery] = store.claim(dead)
-        [recovered] = other.broker.recover(dead, Owner("w1", 1, 2), delivery.tag)
+        [recovered] = other.broker.recover(dead, Owner("w1", 1, 2), [delivery.tag])
         assert recovered.lost == 1
         assert store.broker.settle([done(delivery)]) == [LOST]
         assert store.broker.settle([done(recovered)]) == [SETTLED]

@@ -133,8 +133,8 @@ class DriverMachine(RuleBasedStateMachine):
         new = self._owner(lease)
         held = [pair for pair in self.pairs if pair.real.owner == dead]
         ran = held[which % len(held)] if held and running else None
-        real = self.real.broker.recover(dead, new, ran.real.tag if ran else None)
-        model = self.model.recover(dead, new, ran.model.tag if ran else None)
+        real = self.real.broker.recover(dead, new, [ran.real.tag] if ran else ())
+        model = self.model.recover(dead, new, [ran.model.tag] if ran else ())
         self._match(real, model)
 
     @rule()

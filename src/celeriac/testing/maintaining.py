@@ -64,7 +64,7 @@ class MaintainTests(Suite):
         [delivery] = store.claim(dead)
         store.lose("dead", judge)
         store.worker("dead")
-        assert store.broker.recover(dead, Owner("dead", 1, 2), delivery.tag) == []
+        assert store.broker.recover(dead, Owner("dead", 1, 2), [delivery.tag]) == []
         [again] = store.claim_all(judge)
         assert again.lost == 1
 
@@ -74,7 +74,7 @@ class MaintainTests(Suite):
         dead, judge = store.worker("dead"), store.worker("judge")
         store.publish(message("a"))
         [delivery] = store.claim(dead)
-        [recovered] = store.broker.recover(dead, Owner("dead", 1, 2), delivery.tag)
+        [recovered] = store.broker.recover(dead, Owner("dead", 1, 2), [delivery.tag])
         assert recovered.lost == 1
         store.pass_time(store.ttl * 1.5, keep=["judge", "dead"])
         assert store.broker.maintain(judge, Upkeep()) == []

@@ -121,6 +121,8 @@ class Agent:
         broker.open()
         self._broker = broker
         self._bus = self._app.make_bus()
+        if self._bus is not None:
+            self._bus.listen(("cancel",), 0.0)  # hear from now on, before anything can run
         self._watchdog.use(broker)
         self._take_lease(broker)
         if self._down_since is not None:
@@ -160,7 +162,7 @@ class Agent:
             self._heartbeat(broker, now)
         if self._recover_from > 0:
             self._handed += broker.recover(
-                Owner(self._options.lease_name, AGENT_SLOT, self._recover_from), self._owner, None
+                Owner(self._options.lease_name, AGENT_SLOT, self._recover_from), self._owner, ()
             )
             self._recover_from = 0
         if now >= self._maintain_due:

@@ -135,13 +135,9 @@ class Executor:
         message = delivery.message
         if message.id and self.results is not None:
             records = (self.app.records.write(message.id, message.run, states.FAILURE, exc),)
-        return Settlement(
-            delivery=delivery, verdict=Verdict.BURY, records=records, reason=reason
-        )
+        return Settlement(delivery=delivery, verdict=Verdict.BURY, records=records, reason=reason)
 
-    def _revoked(
-        self, delivery: Delivery, task: Any, request: Request, reason: str
-    ) -> Settlement:
+    def _revoked(self, delivery: Delivery, task: Any, request: Request, reason: str) -> Settlement:
         logger.info("Discarding %s task: %s[%s]", reason, request.task, request.id)
         if signals.task_revoked.receivers:
             signals.task_revoked.send(
@@ -187,9 +183,7 @@ class Executor:
             delivery, None, request, error, bury=f"NotRegistered: {request.task}", trace=False
         )
 
-    def _after_loss(
-        self, delivery: Delivery, task: Any, request: Request
-    ) -> Settlement | None:
+    def _after_loss(self, delivery: Delivery, task: Any, request: Request) -> Settlement | None:
         """What a delivery whose process died becomes; None: it runs again."""
         if delivery.begun or not delivery.lost:
             return self.lost(delivery, task, request) if delivery.begun else None
@@ -244,7 +238,9 @@ class Executor:
         if why == "terminated":
             logger.warning("Task %s[%s] was terminated.", request.task, request.id)
             return self._revoked(delivery, task, request, "terminated")
-        logger.error("Task %s[%s] exceeded its hard limit of %g s.", request.task, request.id, limit)
+        logger.error(
+            "Task %s[%s] exceeded its hard limit of %g s.", request.task, request.id, limit
+        )
         return self._failed(delivery, task, request, TimeLimitExceeded(limit))
 
     # --- running --------------------------------------------------------------------------------

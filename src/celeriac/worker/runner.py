@@ -16,14 +16,22 @@ from typing import TYPE_CHECKING
 
 from celeriac import states
 from celeriac.contracts import Broker, ResultBackend
-from celeriac.exceptions import LeaseLost, OperationalError
+from celeriac.exceptions import LeaseLost, OperationalError, WorkerShutdown, WorkerTerminate
+from celeriac.execution import Outcome
 from celeriac.message import Delivery, Owner, Settlement, Verdict
 from celeriac.settling import Settling
 from celeriac.worker.executor import Executor, Job, SoftLimit
 from celeriac.worker.keeper import Keeper
 from celeriac.worker.limits import RateLimits
 from celeriac.worker.pace import Pace
-from celeriac.worker.process import EXIT_MEMORY, EXIT_OK, EXIT_RECYCLED, Predecessor
+from celeriac.worker.process import (
+    EXIT_MEMORY,
+    EXIT_OK,
+    EXIT_RECYCLED,
+    EXIT_SHUTDOWN,
+    EXIT_TERMINATE,
+    Predecessor,
+)
 from celeriac.worker.settler import Settler
 from celeriac.worker.slots import SlotState, SlotTable, Stopping
 
@@ -152,10 +160,7 @@ class BaseRunner:
         for dead in self.predecessor.chain():
             gone = Owner(self.owner.lease, self.owner.slot, dead.incarnation)
             running = {lost.tag for lost in dead.running}
-            tags = sorted(running, key=str) or [None]
-            deliveries: list[Delivery] = []
-            for tag in tags:
-                deliveries.extend(self.link.broker.recover(gone, self.owner, tag))
+            deliveries = self.link.broker.recover(gone, self.owner, running)
             settlements = [
                 self._after(dead, delivery, delivery.tag in running) for delivery in deliveries
             ]
@@ -193,9 +198,7 @@ class BaseRunner:
             self._new_owner()
         self.slot.set_state(SlotState.CLAIMING)
         try:
-            deliveries = self.link.broker.claim(
-                self.owner, self.queues(), limit, MAX_BYTES, wait
-            )
+            deliveries = self.link.broker.claim(self.owner, self.queues(), limit, MAX_BYTES, wait)
         except LeaseLost:
             self._await_lease()
             return []
@@ -212,9 +215,7 @@ class BaseRunner:
     def _new_owner(self) -> None:
         """The lease was lost and taken anew: what this process held is not its own any more."""
         self.epoch = self.table.lease_epoch
-        self.owner = Owner(
-            self.owner.lease, self.owner.slot, self.slot.next_incarnation()
-        )
+        self.owner = Owner(self.owner.lease, self.owner.slot, self.slot.next_incarnation())
         logger.warning("The lease was lost for a while: going on as %s.", self.owner)
 
     def _await_lease(self) -> None:
@@ -266,6 +267,7 @@ class Runner(BaseRunner):
         self.soft = SoftLimit() if threading.current_thread() is threading.main_thread() else None
         self.job: Job | None = None  # what runs; the keeper looks at it
         self.started = 0.0
+        self.order = EXIT_OK  # what a task ordered by raising WorkerShutdown or WorkerTerminate
         keeper = Keeper(self)
         keeper.start()
         try:
@@ -279,7 +281,7 @@ class Runner(BaseRunner):
                 self.pending.extend(deliveries)
                 keeper.wake()
                 self._run_batch()
-                code = self.worn_out()
+                code = self.order or self.worn_out()
                 if code:
                     return code
         finally:
@@ -294,7 +296,7 @@ class Runner(BaseRunner):
                 if not pending:
                     break
                 delivery = pending.popleft()
-            if table.stopping != Stopping.NO:
+            if table.stopping != Stopping.NO or self.order:
                 self.release([delivery])
                 self.release_pending()
                 break
@@ -327,6 +329,9 @@ class Runner(BaseRunner):
                 settlement = self.soft.call(job.soft, lambda: self.executor.run(job))
             else:
                 settlement = self.executor.run(job)
+        except (WorkerShutdown, WorkerTerminate) as order:
+            self.order = EXIT_SHUTDOWN if isinstance(order, WorkerShutdown) else EXIT_TERMINATE
+            settlement = self.executor.finish(job, Outcome(states.FAILURE, order, order))
         finally:
             self.job = None
             slot.finish()

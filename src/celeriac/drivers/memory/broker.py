@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from celeriac.drivers.memory.handle import Handle
 from celeriac.drivers.memory.store import Cancellation, Entry, Lease
@@ -185,12 +185,12 @@ class MemoryBroker(Handle):
 
     # --- keeping
 
-    def recover(self, dead: Owner, new: Owner, running: Tag | None) -> list[Delivery]:
+    def recover(self, dead: Owner, new: Owner, running: Collection[Tag]) -> list[Delivery]:
         with self.using() as now:
             entries = list(self.kept.held.get(dead, {}).values())
             for entry in entries:
                 entry.redelivered = True
-                entry.lost += entry.tag == running
+                entry.lost += entry.tag in running
                 self.kept.take_out(entry)
             return [self.kept.hand(entry, new, now) for entry in entries]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from celeriac.contracts import Capabilities
@@ -204,7 +204,7 @@ class SqliteBroker:
 
     # --- keeping
 
-    def recover(self, dead: Owner, new: Owner, running: Tag | None) -> list[Delivery]:
+    def recover(self, dead: Owner, new: Owner, running: Collection[Tag]) -> list[Delivery]:
         if dead == new:
             return []
         with self._database.write() as connection:
@@ -213,7 +213,7 @@ class SqliteBroker:
                 return []
             new_id = owner_made(self._database, connection, new)
             seqs = [row[0] for row in connection.execute(_LEASES["held_by"], (old_id,))]
-            connection.execute(_LEASES["take_over"], (new_id, old_id, running))
+            connection.execute(_LEASES["take_over"], (new_id, old_id, json.dumps(list(running))))
             connection.execute(_LEASES["forget_owner"], (old_id,))
         return held_now(self._database, new, new_id, seqs, self.clock()) if seqs else []
 

@@ -41,6 +41,7 @@ LOG_LIMIT = 64 * 1024 * 1024
 _FIRST_PAUSE = 0.0001
 _LONGEST_PAUSE = 0.003
 _FORK_PATIENCE = 1.0
+_LOOK_EVERY = 0.5
 
 
 class Database:
@@ -62,6 +63,8 @@ class Database:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
+        self._file: tuple[int, int] | None = None
+        self._looked_at = 0.0
         self._queue_ids: dict[str, int] = {}
         self._queue_names: dict[int, str] = {}
         self._owner_ids: dict[Owner, int] = {}
@@ -100,15 +103,26 @@ class Database:
         """The lock is held. May find the file locked."""
         connection = self._connection
         if connection is not None:
-            if self._pid == os.getpid():
+            if self._pid == os.getpid() and self._is_there():
                 return connection
             self.close_connection()
         connection = _connect(self.options)
+        self._file = _identity(self.path)
+        self._looked_at = time.monotonic()
         self._queue_ids.clear()
         self._queue_names.clear()
         self._owner_ids.clear()
         self._connection, self._pid = connection, os.getpid()
         return connection
+
+    def _is_there(self) -> bool:
+        """Is it still the file at the path? One that was deleted takes everything, and keeps
+        nothing. Looks once in a while."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_EVERY:
+            return True
+        self._looked_at = now
+        return _identity(self.path) == self._file
 
     # --- transactions
 
@@ -283,6 +297,14 @@ def _begin_reading(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.execute("BEGIN")
     connection.execute(_QUEUE_NAMES).fetchone()  # only now it has its snapshot, or is busy
     return connection
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(options: Options) -> sqlite3.Connection:

@@ -68,8 +68,10 @@ DELETE FROM owners WHERE id = ?
 SELECT seq FROM inflight WHERE owner = ? ORDER BY rank, pos
 
 -- name: take_over
--- in: new owner's id, dead owner's id, seq of what was running
-UPDATE inflight SET owner = ?1, redelivered = 1, lost = lost + (seq IS ?3) WHERE owner = ?2
+-- in: new owner's id, dead owner's id, JSON array of the seqs that were running
+UPDATE inflight SET owner = ?1, redelivered = 1,
+    lost = lost + (seq IN (SELECT value FROM json_each(?3)))
+WHERE owner = ?2
 
 -- name: judge
 -- in: lease, now; out: 1 if it may judge others: alive, and renewed without a gap for one lease

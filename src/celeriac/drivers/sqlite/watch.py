@@ -46,7 +46,11 @@ class Watch:
             self._closed = False
             if self._source is None:
                 self._source = file_source() or VersionSource(self._versions)
-            if not self._source.arm(self._path):
+            try:
+                able = self._source.arm(self._path)
+            except FileNotFoundError:
+                return self._count - 1  # its next user makes it: look again at once
+            if not able:
                 # Not closed: another thread may be listening to it.
                 self._source = VersionSource(self._versions)
             return self._count

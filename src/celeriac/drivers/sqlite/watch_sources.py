@@ -17,7 +17,8 @@ __all__ = ["Source", "VersionSource", "file_source"]
 
 class Source(Protocol):
     def arm(self, path: str) -> bool:
-        """From now on, remember that the file is written to; False if that is impossible."""
+        """From now on, remember that the file is written to; False if that is impossible.
+        Raises FileNotFoundError."""
 
     def wait(self, timeout: float) -> bool:
         """Was it written to (since the last time this was true)? Waits for it."""
@@ -87,8 +88,9 @@ class InotifySource:
     def arm(self, path: str) -> bool:
         if self._add(self._descriptor, os.fsencode(path), _IN_MODIFY) >= 0:
             return True
-        # Not there for a moment: its next user makes it. Whoever waits looks again anyway.
-        return ctypes.get_errno() == errno.ENOENT
+        if ctypes.get_errno() == errno.ENOENT:
+            raise FileNotFoundError(path)
+        return False
 
     def wait(self, timeout: float) -> bool:
         woken = False
@@ -135,7 +137,7 @@ class KqueueSource:
                 return True
             descriptor = os.open(path, os.O_RDONLY | _IN_CLOEXEC)
         except FileNotFoundError:
-            return True
+            raise
         except OSError:
             return False
         self._let_go()
