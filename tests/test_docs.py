@@ -110,7 +110,7 @@ def test_settings_exist(page: Path) -> None:
         *WorkerOptions.__struct_fields__,
         *_OTHERS,
     }
-    named = set(re.findall(r"`(\w+)`", prose(page)))
+    named = set(re.findall(r"`(\w+)(?:`| = )", prose(page)))
     unknown = sorted(name for name in named if name.startswith(_GROUPS) and name not in known)
     assert not unknown, f"{page.name} names settings that there are not: {', '.join(unknown)}"
 
@@ -132,7 +132,7 @@ def test_programs_run(page: Path, tmp_path: Path) -> None:
         "PYTHONPATH": str(ROOT / "src"),
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", __file__, str(page)],
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", __file__, str(page)],
         cwd=tmp_path,
         env=environ,
         capture_output=True,

@@ -11,7 +11,7 @@ VERSION = (0, 1, 0)
 if TYPE_CHECKING:
     from celeriac import exceptions, result, signals, states
     from celeriac.app import Celeriac, Celery, current_app, current_task, shared_task
-    from celeriac.canvas import Signature, maybe_signature, signature, subtask
+    from celeriac.canvas.signature import Signature, maybe_signature, signature, subtask
     from celeriac.task import Task
     from celeriac.utils import uuid
 

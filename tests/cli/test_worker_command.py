@@ -193,6 +193,20 @@ def test_options_reach_spawned_processes(project: Project) -> None:
     assert not (project.directory / "shop.db").exists()
 
 
+def test_restart(project: Project) -> None:
+    """SIGHUP starts the same command anew, in the directory that it was told to work in."""
+    inner = project.directory / "inner"
+    inner.mkdir()
+    (inner / "tasks.py").write_text((project.directory / "tasks.py").read_text())
+    worker = project.start_worker("-c", "1", CELERIAC_WORKDIR="inner")
+    worker.send_signal(signal.SIGHUP)
+    project.wait_until(lambda: project.log().count(" ready.") == 2 or worker.poll() is not None)
+    assert worker.poll() is None, project.log()
+    assert project.stop(worker) == 0
+    assert (inner / "shop.db").exists()
+    assert "nowhere" in project.bad("--workdir", "nowhere", "-A", "tasks", "status")
+
+
 def test_detached_worker(project: Project) -> None:
     """It runs on after the command has ended, logs to a file, and stops on SIGTERM."""
     pid = int(project.good("worker", "-c", "1", "-D", "-n", "back@%h", "-l", "info"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from celeriac.testing import (
     BrokerSuite,
+    Connection,
     EventBusSuite,
     KillSuite,
     QueueAdminSuite,
@@ -20,6 +21,13 @@ class OnFile(StoreUnderTest):
 
     def new_url(self, folder: Path) -> str:
         return f"sqlite:///{folder}/test.db"
+
+    def connect(self) -> Connection:
+        """One process shares a connection, unless the options differ: here they do."""
+        url = f"{self.url}?timeout={5 + len(self._others) % 10}"
+        other = Connection(url, self.options)
+        self._others.append(other)
+        return other
 
 
 class TestBroker(BrokerSuite):

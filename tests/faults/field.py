@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from celeriac import Celeriac
+from celeriac.message import MessageState, Peeked
 
 FULL = os.environ.get("CELERIAC_FAULTS") == "full"
 HERE = Path(__file__).parent
@@ -73,6 +76,27 @@ class WorkerProcess:
         assert self.process is not None
         return self.process.poll() is None
 
+    def ready(self) -> bool:
+        """Has it its agent, and a runner that takes messages?"""
+        return len(self.children()) > 1
+
+    def tree(self) -> list[int]:
+        """The pids of all of its processes, itself first."""
+        return [self.pid, *(child.pid for child in self.children())]
+
+    def runners(self) -> list[int]:
+        """The pids of its runners."""
+        return [child.pid for child in self.children()[1:]]
+
+    def term(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    def ended(self, timeout: float) -> int:
+        """Wait for its end; the exit status."""
+        assert self.process is not None
+        return self.process.wait(timeout)
+
     def children(self) -> list[psutil.Process]:
         """Its agent and runners, the agent first (it is started first)."""
         try:
@@ -90,7 +114,7 @@ class WorkerProcess:
 
     def kill_tree(self) -> list[int]:
         """SIGKILL to all of its processes; their pids."""
-        victims = [self.pid, *(child.pid for child in self.children())]
+        victims = self.tree()
         for pid in victims:
             _kill(pid)
         assert self.process is not None
@@ -98,11 +122,17 @@ class WorkerProcess:
         return victims
 
 
+def send_signal(pids: Iterable[int], number: int) -> None:
+    """The signal to all of them that are still there."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
 def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    send_signal([pid], signal.SIGKILL)
 
 
 @dataclass
@@ -130,6 +160,10 @@ class Ledger:
 
     def of(self, word: str) -> Counter[str]:
         return Counter(line.id for line in self.lines if line.word == word)
+
+    def lines_of(self, task_id: str, word: str = "start") -> list[Line]:
+        """The lines that this task has written, in order."""
+        return [line for line in self.read().lines if (line.id, line.word) == (task_id, word)]
 
     def repeats(self, killed: dict[int, float]) -> list[tuple[int, int]]:
         """For each killed process that had started anything: how many of its runs were repeated,
@@ -210,6 +244,86 @@ def workers(
         for worker in running:
             if worker.alive():
                 worker.kill_tree()
+
+
+class Field:
+    """One database, and what a test does with it."""
+
+    def __init__(self, path: Path, *, folder: Path | None = None, **more: str) -> None:
+        self.path = path
+        self.database = (folder or path) / "queue.db"
+        self.url = f"sqlite:///{self.database}"
+        self.env = environment(path, self.url, **more)
+        self.app = Celeriac("bombed", broker=self.url, set_as_current=False)
+        self.admin = self.app.admin()
+        self.ledger = Ledger(path / "ledger")
+        self.log = path / "log"
+
+    def send(self, name: str, *args: object, **options: object) -> str:
+        """Send a task of bombed.py; its id."""
+        return self.app.send_task(f"bombed.{name}", args, **options).id
+
+    def send_all(self, name: str, calls: Sequence[tuple[object, ...]]) -> list[str]:
+        """Send it many times; the ids."""
+        return [
+            result.id
+            for start in range(0, len(calls), 1000)
+            for result in self.app.send_many(
+                self.app.signature(f"bombed.{name}", call) for call in calls[start : start + 1000]
+            )
+        ]
+
+    def held(self) -> int:
+        return sum(info.in_flight for info in self.admin.queues())
+
+    def left(self) -> int:
+        """What has not ended: waiting, delayed and in flight."""
+        return sum(q.waiting + q.delayed + q.in_flight for q in self.admin.queues())
+
+    def drained(self, timeout: float = 60.0) -> None:
+        wait_until(lambda: not self.left(), timeout, "the queue to drain")
+
+    def dead(self) -> list[Peeked]:
+        return self.admin.peek(None, MessageState.DEAD)
+
+    def states(self, ids: Sequence[str]) -> Counter[str | None]:
+        """How many of the tasks are in which state."""
+        backend = self.app.backend
+        assert backend is not None
+        return Counter(None if one is None else one.state for one in backend.get(ids))
+
+    def started(self, task_id: str, times: int = 1, timeout: float = 20.0) -> Line:
+        """Wait until the task was started so often; the last of these."""
+        wait_until(
+            lambda: len(self.ledger.lines_of(task_id)) >= times,
+            timeout,
+            f"start {times} of {task_id}",
+        )
+        return self.ledger.lines_of(task_id)[times - 1]
+
+    def logged(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    @contextmanager
+    def workers(self, *each: str, env: dict[str, str] | None = None) -> Iterator[list[WorkerProcess]]:
+        """A worker for each text of options, up and running; none is left behind."""
+        made: list[WorkerProcess] = []
+        try:
+            for number, options in enumerate(each):
+                name = f"w{number}@field"
+                made.append(
+                    WorkerProcess(env or self.env, "-n", name, *options.split(), log=self.log)
+                )
+            wait_until(lambda: all(one.ready() for one in made), 30, "workers to be up")
+            yield made
+        finally:
+            for one in made:
+                send_signal(one.tree(), signal.SIGCONT)
+                if one.alive():
+                    one.kill_tree()
+
+    def close(self) -> None:
+        self.app.close()
 
 
 def environment(tmp_path: Path, url: str, **more: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def _said(exc: BaseException) -> str:
 def fail_on_import(exc: BaseException, what: str, module: str) -> NoReturn:
     """Importing the user's modules failed: show where, in their words. ``what`` is being loaded;
     ``module`` can be imported to see all of it."""
-    where = _place(exc)
+    where = place(exc)
     lines = [f"{what} cannot be loaded: {type(exc).__name__}: {_said(exc)}"]
     if where:
         file, line, function = where
@@ -78,7 +78,7 @@ def fail_on_import(exc: BaseException, what: str, module: str) -> NoReturn:
     raise click.ClickException("\n".join(lines)) from exc
 
 
-def _place(exc: BaseException) -> tuple[str, int, str] | None:
+def place(exc: BaseException) -> tuple[str, int, str] | None:
     """File, line and function of the user's that the error came from. The last frame that is in
     nobody's package, else in no part of Python's or ours; a syntax error says it itself."""
     if isinstance(exc, SyntaxError) and exc.filename:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from celeriac.cli.errors import fail_on_import
+from celeriac.cli.errors import fail_on_import, place
 from celeriac.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Invocation:
         except click.ClickException:
             raise
         except ImproperlyConfigured as exc:
-            if exc.__traceback__ is not None and not _passes_through_theirs(exc):
+            if place(exc) is None:  # ours: nothing of theirs was running
                 raise
             self._fail(exc)
         except (Exception, SystemExit) as exc:
@@ -160,12 +160,6 @@ def spec_of(app: Celeriac) -> str:
             if value is app:
                 return f"{name}:{attribute}"
     return ""
-
-
-def _passes_through_theirs(exc: BaseException) -> bool:
-    from celeriac.cli.errors import _place
-
-    return _place(exc) is not None
 
 
 def _broker_in_environment() -> bool:

@@ -6,9 +6,14 @@ import functools
 import json
 import os
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
+
+if TYPE_CHECKING:
+    ParamType: TypeAlias = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # a generic class in later versions only
 
 PREFIX = "CELERIAC"
 _CELERY_PREFIX = "CELERY"
@@ -32,7 +37,7 @@ json_option = option("-j", "--json", "as_json", is_flag=True, help="As JSON, for
 force_option = option("-f", "--force", is_flag=True, help="Do not ask.")
 
 
-class Json(click.ParamType[Any]):
+class Json(ParamType):
     """A JSON value of one type, such as the list of a call's arguments."""
 
     name = "json"
@@ -54,7 +59,7 @@ class Json(click.ParamType[Any]):
         return found
 
 
-class Moment(click.ParamType[Any]):
+class Moment(ParamType):
     """A time in ISO 8601, as a datetime that may be naive; with ``seconds`` a number too."""
 
     name = "time"
@@ -82,7 +87,7 @@ class Moment(click.ParamType[Any]):
             )
 
 
-class Names(click.ParamType[list[str]]):
+class Names(ParamType):
     """Names with commas between them."""
 
     name = "names"

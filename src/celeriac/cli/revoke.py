@@ -9,14 +9,14 @@ import click
 
 from celeriac.cli.invocation import Invocation
 from celeriac.cli.output import duration
-from celeriac.cli.params import option
+from celeriac.cli.params import ParamType, option
 from celeriac.message import MessageState
 
 if TYPE_CHECKING:
     from celeriac.message import Peeked
 
 
-class Signal(click.ParamType[str]):
+class Signal(ParamType):
     """A signal by name, with or without SIG, or by number."""
 
     name = "signal"

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "shell": "celeriac.cli.shell:shell",
 }
 
+_STARTED = "_CELERIAC_STARTED_IN"
 _GLOBAL_OPTIONS = ("-A", "--app", "-b", "--broker", "--result-backend", "--config", "--workdir")
 
 
@@ -138,7 +139,6 @@ def _unknown_command(name: str, known: Sequence[str]) -> str:
 @option(
     "--workdir",
     metavar="DIRECTORY",
-    type=click.Path(exists=True, file_okay=False),
     help="Change to this directory first.",
 )
 @option("-C", "--no-color", is_flag=True, envvar="NO_COLOR", help="Do not colour what is shown.")
@@ -173,9 +173,9 @@ def celeriac(
         celeriac -A tasks call tasks.add -a '[2, 3]' --wait 10
         celeriac -A tasks status
     """
-    start_dir = os.getcwd()
+    start_dir = _start_dir()
     if workdir:
-        os.chdir(workdir)
+        os.chdir(os.path.join(start_dir, workdir))
     if no_color:
         ctx.color = False
     ctx.obj = Invocation(
@@ -188,6 +188,15 @@ def celeriac(
         no_color=no_color,
         start_dir=start_dir,
     )
+
+
+def _start_dir() -> str:
+    """Where this process was started, though SIGHUP may have had it start its program anew."""
+    pid, _, directory = os.environ.get(_STARTED, "").partition(":")
+    if pid == str(os.getpid()):
+        return directory
+    os.environ[_STARTED] = f"{os.getpid()}:{os.getcwd()}"
+    return os.getcwd()
 
 
 def run(args: Sequence[str] | None, app: Celeriac | None) -> int:

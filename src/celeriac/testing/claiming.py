@@ -215,6 +215,27 @@ class ClaimTests(Suite):
         assert claim.result(20) == []
         assert time.monotonic() - begun < store.wake_within
 
+    def test_wake(self, store: StoreUnderTest) -> None:
+        """wake: the waits of this object end with nothing taken, and later calls are as ever;
+        another object's go on."""
+        owner, other = store.worker(), store.connect()
+        mine = in_background(lambda: store.claim(owner, wait=20))
+        theirs = in_background(lambda: other.broker.claim(owner, ["celery"], 10, wait=20))
+        assert_waiting(mine)
+        assert_waiting(theirs)
+        begun = time.monotonic()
+        store.broker.wake()
+        assert mine.result(20) == []
+        assert time.monotonic() - begun < store.wake_within
+        assert_waiting(theirs)
+        again = in_background(lambda: store.claim(owner, wait=0.3))
+        assert_waiting(again)
+        other.broker.wake()
+        assert theirs.result(20) == []
+        assert again.result(20) == []
+        store.publish(message("a"))
+        assert ids(store.claim(owner, wait=5)) == ["a"]
+
     # --- pausing
 
     def test_paused_queues_are_left_out(self, store: StoreUnderTest) -> None:

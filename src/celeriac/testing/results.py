@@ -249,6 +249,20 @@ class ResultBackendSuite(Suite):
         assert wait.result(20) == []
         assert time.monotonic() - begun < store.wake_within
 
+    def test_wake(self, store: StoreUnderTest) -> None:
+        """wake: the waits of this object end, and later calls are as ever."""
+        results = store.results
+        wait = in_background(results.wait, ["a"], 20)
+        assert_waiting(wait)
+        begun = time.monotonic()
+        results.wake()
+        assert wait.result(20) == []
+        assert time.monotonic() - begun < store.wake_within
+        again = in_background(results.wait, ["a"], 20)
+        assert_waiting(again)
+        results.put([record("a")])
+        assert again.result(20) == [record("a")]
+
     # --- joins
 
     def test_arrive(self, store: StoreUnderTest) -> None:

@@ -93,6 +93,7 @@ class MemoryBroker(Handle):
     ) -> list[Delivery]:
         deadline = time.monotonic() + wait
         with self.using():
+            wakes = self.wakes
             while self.is_open:
                 self.kept.lease(owner)
                 now = self.clock()
@@ -100,7 +101,7 @@ class MemoryBroker(Handle):
                 if batch := self._pick(queues, limit, max_bytes):
                     return [self.kept.hand(entry, owner, now) for entry in batch]
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or self.wakes != wakes:
                     break
                 due_at = self.kept.next_due()
                 if due_at is not None:

@@ -29,6 +29,7 @@ class Handle:
         self.clock: Clock = options.get("clock") or time.time
         self.window = float(options.get("dedupe_window", DEDUPE_WINDOW))
         self.is_open = False
+        self.wakes = 0  # a waiting call of this handle returns when it has changed
 
     def open(self) -> None:
         self.is_open = True
@@ -36,6 +37,11 @@ class Handle:
     def close(self) -> None:
         with self.kept.lock:
             self.is_open = False
+            self.kept.changed.notify_all()
+
+    def wake(self) -> None:
+        with self.kept.lock:
+            self.wakes += 1
             self.kept.changed.notify_all()
 
     @contextmanager

@@ -26,10 +26,11 @@ class MemoryResultBackend(Handle):
         deadline = time.monotonic() + timeout
         wanted = list(dict.fromkeys(ids))
         with self.using():
+            wakes = self.wakes
             while self.is_open:
                 found = [record for record in self.get(wanted) if record and record.ready]
                 left = deadline - time.monotonic()
-                if found or left <= 0:
+                if found or left <= 0 or self.wakes != wakes:
                     return found
                 self.kept.changed.wait(left)
         return []

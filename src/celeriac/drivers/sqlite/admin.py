@@ -196,7 +196,7 @@ class SqliteQueueAdmin:
         while True:
             with self._database.write() as connection:
                 owner_id = self._owner(connection, owner)
-                number = self._database.queue_id(connection, queue)
+                number = self._database.names.queue_id(connection, queue)
                 rows = connection.execute(_SQL["some_of_queue"], (number, PURGED_AT_ONCE))
                 seqs = sorted(row[0] for row in rows.fetchall())
                 held = self._remove(connection, owner_id, seqs)

@@ -17,11 +17,13 @@ from celeriac.drivers.sqlite.claiming import (
     no_lease,
     owner_made,
 )
-from celeriac.drivers.sqlite.connection import Database, database
+from celeriac.drivers.sqlite.connection import Database
+from celeriac.drivers.sqlite.names import fresh_owner_id
 from celeriac.drivers.sqlite.options import Options, read_options
 from celeriac.drivers.sqlite.outcomes import open_joins
 from celeriac.drivers.sqlite.publishing import add_messages
 from celeriac.drivers.sqlite.settling import NotHeld, Settling
+from celeriac.drivers.sqlite.sharing import database
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.drivers.sqlite.watch import Pace
 from celeriac.message import (
@@ -102,6 +104,7 @@ class SqliteBroker:
     def publish(self, messages: Sequence[Message], joins: Sequence[Join] = ()) -> int:
         if not messages and not joins:
             return 0
+        self._database.log.need_room(sum(message.size for message in messages))
         now = self.clock()
         with self._database.write() as connection:
             if joins:
@@ -179,7 +182,7 @@ class SqliteBroker:
         held: set[tuple[Owner, Tag]] = set()
         with self._database.write() as connection:
             for owner, tags in by_owner.items():
-                id = self._database.fresh_owner_id(connection, owner)
+                id = fresh_owner_id(connection, owner)
                 rows = connection.execute(_BEGIN, (id, json.dumps(tags))).fetchall()
                 held.update((owner, seq) for (seq,) in rows)
         return [d.tag for d in deliveries if (d.owner, d.tag) not in held]
@@ -208,7 +211,7 @@ class SqliteBroker:
         if dead == new:
             return []
         with self._database.write() as connection:
-            old_id = self._database.fresh_owner_id(connection, dead)
+            old_id = fresh_owner_id(connection, dead)
             if old_id is None:
                 return []
             new_id = owner_made(self._database, connection, new)

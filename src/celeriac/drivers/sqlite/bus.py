@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from celeriac.drivers.sqlite.connection import database
 from celeriac.drivers.sqlite.options import read_options
+from celeriac.drivers.sqlite.sharing import database
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.drivers.sqlite.watch import Pace
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from celeriac.drivers.sqlite.connection import Database
+from celeriac.drivers.sqlite.names import fresh_owner_id
 from celeriac.drivers.sqlite.publishing import next_seq, skip_seqs
 from celeriac.drivers.sqlite.rows import deliveries
 from celeriac.drivers.sqlite.statements import statements
@@ -89,7 +90,7 @@ def claim_now(
                 break
     if not seqs or owner_id is None:
         return []
-    database.remember_owner(owner, owner_id)
+    database.names.remember_owner(owner, owner_id)
     return held_now(database, owner, owner_id, seqs, now if seen.cancels else None)
 
 
@@ -149,7 +150,7 @@ def promote(connection: sqlite3.Connection, now: float) -> int:
 def owner_made(database: Database, connection: sqlite3.Connection, owner: Owner) -> int:
     """The owner's number, made if need be."""
     connection.execute(_ADD_OWNER, (owner.lease, owner.slot, owner.incarnation))
-    id = database.fresh_owner_id(connection, owner)
+    id = fresh_owner_id(connection, owner)
     assert id is not None
     return id
 

@@ -7,7 +7,7 @@ import sqlite3
 
 from celeriac.exceptions import CorruptStore, OperationalError
 
-__all__ = ["is_busy", "is_fatal", "locked", "translated"]
+__all__ = ["is_busy", "is_fatal", "is_full", "locked", "translated"]
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -28,6 +28,10 @@ def _code(error: BaseException) -> int:
 
 def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in _BUSY
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    return _code(error) == sqlite3.SQLITE_FULL
 
 
 def is_fatal(error: sqlite3.Error) -> bool:

@@ -40,7 +40,7 @@ def _add_one(
     database: Database, connection: sqlite3.Connection, message: Message, now: float
 ) -> None:
     execute = connection.execute
-    queue = database.queue_id(connection, message.queue)
+    queue = database.names.queue_id(connection, message.queue)
     rank = rank_of(message.priority)
     seq = execute(_INSERT, row_of(message, None, queue, now)).lastrowid
     if message.due_at is None or message.due_at <= now:
@@ -55,7 +55,9 @@ def _add_many(
     ready: list[tuple[int, int, int, int, int]] = []
     delayed: list[tuple[int, float, int, int, int]] = []
     rows = []
-    queues = {name: database.queue_id(connection, name) for name in {m.queue for m in messages}}
+    queues = {
+        name: database.names.queue_id(connection, name) for name in {m.queue for m in messages}
+    }
     for seq, message in enumerate(messages, next_seq(connection)):
         queue = queues[message.queue]
         rows.append(row_of(message, seq, queue, now))

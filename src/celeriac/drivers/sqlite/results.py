@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celeriac.drivers.sqlite.broker import capabilities_of
-from celeriac.drivers.sqlite.connection import database
 from celeriac.drivers.sqlite.options import read_options
 from celeriac.drivers.sqlite.outcomes import (
     completed_by,
@@ -19,6 +18,7 @@ from celeriac.drivers.sqlite.outcomes import (
     put_records,
     record_of,
 )
+from celeriac.drivers.sqlite.sharing import database
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.drivers.sqlite.upkeep import SLICE
 from celeriac.drivers.sqlite.waiting import ResultWaits

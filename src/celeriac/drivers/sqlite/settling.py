@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from celeriac.drivers.sqlite.connection import Database
+from celeriac.drivers.sqlite.names import fresh_owner_id
 from celeriac.drivers.sqlite.outcomes import completed_by, count_in, open_joins, put_records
 from celeriac.drivers.sqlite.publishing import add_messages, next_seq, skip_seqs
 from celeriac.drivers.sqlite.statements import statements
@@ -86,7 +87,7 @@ class Settling:
 
     def _finish_these(self, owner: Owner, seqs: list[int]) -> None:
         execute = self._connection.execute
-        id = self._database.owner_id(self._connection, owner)
+        id = self._database.names.owner_id(self._connection, owner)
         first, last = min(seqs), max(seqs)
         if last - first + 1 == len(seqs):
             done = execute(_FINISH_RANGE, (id, first, last)).rowcount
@@ -122,10 +123,10 @@ class Settling:
 
     def _holder(self, owner: Owner, seq: Tag) -> int | None:
         """The owner's number, if it holds this."""
-        known = self._database.owner_id(self._connection, owner)
+        known = self._database.names.owner_id(self._connection, owner)
         if known is not None and self._holds(known, seq):
             return known
-        fresh = self._database.fresh_owner_id(self._connection, owner)
+        fresh = fresh_owner_id(self._connection, owner)
         return fresh if fresh is not None and self._holds(fresh, seq) else None
 
     def _holds(self, owner: int, seq: Tag) -> bool:

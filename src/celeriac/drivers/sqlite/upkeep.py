@@ -6,7 +6,6 @@ Each step is a short transaction of its own, so that nobody waits long for the l
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -154,9 +153,5 @@ def shrink(database: Database) -> None:
             connection.execute(
                 f"PRAGMA incremental_vacuum({min(surplus, PAGES_AT_ONCE)})"
             ).fetchall()
-    try:
-        length = os.stat(f"{database.path}-wal").st_size
-    except FileNotFoundError:
-        return
-    if length > LOG_TOO_LONG:
+    if database.log.length() > LOG_TOO_LONG:
         database.fetch("PRAGMA wal_checkpoint(TRUNCATE)")  # does nothing while others read

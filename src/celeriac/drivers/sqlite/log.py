@@ -1,0 +1,92 @@
+"""SQLite's write-ahead log kept short, and room kept on the disk to work off what is stored.
+
+SQLite's own automatic way of moving the log into the file neither waits for others nor gives up:
+under steady load it never comes to the log's end, so the log grows without bound and every commit
+pays for another try. Here most of it is moved while others go on, and only the rest while they
+wait.
+
+A full disk would stop settling too: so producers are refused while there is still room.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+
+from celeriac.drivers.sqlite.options import Options
+from celeriac.exceptions import OperationalError
+
+__all__ = ["Log"]
+
+PAGE = 4096
+PATIENCE = 20
+"""Milliseconds that others are waited for, before the log is left as it is for now."""
+MEGABYTE = 1024 * 1024
+
+
+class Log:
+    """Of one database. Its methods expect that the connection is used by nobody else."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._path = f"{options.path}-wal"
+        self._limit: float = options.wal_autocheckpoint * PAGE or math.inf
+        self._next = self._limit
+        self._reserve = 0
+
+    def measure_disk(self) -> None:
+        """On a small disk less is kept, of both."""
+        total = _space(self._options.path)[0]
+        if total:
+            self._limit = min(self._limit, max(MEGABYTE // 2, total // 8))
+            self._next = self._limit
+            self._reserve = int(min(2 * self._limit, 32 * MEGABYTE, total // 4))
+
+    def length(self) -> int:
+        try:
+            return os.stat(self._path).st_size
+        except FileNotFoundError:
+            return 0
+
+    def is_long(self) -> bool:
+        """Is it time to shorten it? Asked after each commit."""
+        size = self.length()
+        if size < self._limit:
+            self._next = self._limit
+        return size >= self._next
+
+    def shorten(self, connection: sqlite3.Connection) -> None:
+        """Raises sqlite3.Error; should a long reader be in the way, it is time again when the
+        log has grown by as much."""
+        self._next = self.length() + self._limit
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self.empty(connection)
+
+    def empty(self, connection: sqlite3.Connection) -> None:
+        """Move all of it, waiting for others for a moment."""
+        connection.execute(f"PRAGMA busy_timeout = {PATIENCE}")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.execute("PRAGMA busy_timeout = 0")
+
+    def need_room(self, size: int) -> None:
+        """Raises OperationalError when, after storing so many bytes, only the room for working
+        off would be left."""
+        free = _space(self._options.path)[1]
+        if free is not None and free - 2 * size < self._reserve:  # in the log, then in the file
+            raise OperationalError(
+                f"No space is left on the disk of sqlite:///{self._options.path} ({free:,} bytes; "
+                f"{self._reserve:,} are kept so that what is stored can be worked off): nothing of "
+                "this call was stored. Free space on that disk: it goes on by itself then."
+            )
+
+
+def _space(path: str) -> tuple[int, int | None]:
+    """Bytes altogether and free on the path's disk; (0, None) where nobody knows."""
+    try:
+        disk = os.statvfs(os.path.dirname(path))
+    except (OSError, AttributeError):
+        return 0, None
+    return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
