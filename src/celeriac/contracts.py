@@ -75,8 +75,9 @@ class Broker(Protocol):
         """Take or renew the lease that ``worker`` names."""
 
     def unregister(self, lease: str) -> None:
-        """Give the lease back; what its owners still hold returns to the front, not counted.
-        The mark of ``begin`` stays: the next claim shows it."""
+        """Give the lease back; what its owners still hold returns to the front, not counted
+        as lost but marked as redelivered, for it may have been started. The mark of ``begin``
+        stays: the next claim shows it."""
 
     def heartbeat(self, lease: str) -> Pulse:
         """Renew the lease, if it is still there: one that has lapsed is, until a maintain has

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from celeriac import signals
 from celeriac.concluding import Concluder
 from celeriac.exceptions import ContentError, InvalidTaskError
 from celeriac.message import Delivery, Settled, Settlement
@@ -27,6 +28,10 @@ def settle_removed(app: Celeriac, deliveries: Sequence[Delivery], reason: str) -
             settlements.append(Settlement(delivery=delivery))  # nobody can wait for it by name
             continue
         task = app.tasks.get(request.task or "")
+        if signals.task_revoked.receivers:
+            signals.task_revoked.send(
+                sender=task, request=request, terminated=False, signum=None, expired=False
+            )
         settlements.append(concluder.revoked(delivery, task, request, reason))
     settling = Settling(app.producer.broker, app.producer.results)
     return settling.settle(settlements).count(Settled.SETTLED)

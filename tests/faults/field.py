@@ -305,7 +305,9 @@ class Field:
         return self.log.read_text() if self.log.exists() else ""
 
     @contextmanager
-    def workers(self, *each: str, env: dict[str, str] | None = None) -> Iterator[list[WorkerProcess]]:
+    def workers(
+        self, *each: str, env: dict[str, str] | None = None
+    ) -> Iterator[list[WorkerProcess]]:
         """A worker for each text of options, up and running; none is left behind."""
         made: list[WorkerProcess] = []
         try:

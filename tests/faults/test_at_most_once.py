@@ -39,7 +39,9 @@ def test_random_kills_repeat_nothing(field: Field, rng: random.Random) -> None:
     starts, done = ledger.of("start"), ledger.of("done")
     found = {task_id: field.app.AsyncResult(task_id) for task_id in ids}
     failed = [task_id for task_id, result in found.items() if result.state == states.FAILURE]
-    print(f"kills that hit: {dict(bomber.hits)}; {tasks} tasks, {len(failed)} lost with their process")
+    print(
+        f"kills that hit: {dict(bomber.hits)}; {tasks} tasks, {len(failed)} lost with their process"
+    )
     assert field.states(ids) == {states.SUCCESS: tasks - len(failed), states.FAILURE: len(failed)}
     assert Counter(starts.values()).keys() == {1}
     assert not field.dead()

@@ -47,7 +47,12 @@ def celeriac(path: Path, tmp_path: Path, *args: str) -> subprocess.CompletedProc
     )
 
 
-COMMANDS = [("worker", "-c", "1"), ("call", "bombed.work", "-a", "[0]"), ("status",), ("queues", "list")]
+COMMANDS = [
+    ("worker", "-c", "1"),
+    ("call", "bombed.work", "-a", "[0]"),
+    ("status",),
+    ("queues", "list"),
+]
 
 
 def told(path: Path, tmp_path: Path, word: str, error: type[Exception] = OperationalError) -> None:

@@ -42,9 +42,7 @@ def test_a_stopped_worker_is_fenced(field: Field, rng: random.Random) -> None:
     assert not field.left()
 
 
-def one_round(
-    field: Field, workers: list[WorkerProcess], rng: random.Random, key: str
-) -> float:
+def one_round(field: Field, workers: list[WorkerProcess], rng: random.Random, key: str) -> float:
     """How long it took until the other worker had taken the task over."""
     warned = fenced(field)
     link = field.app.signature("bombed.after", (key,), immutable=True)

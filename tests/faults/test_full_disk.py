@@ -75,10 +75,9 @@ def test_a_disk_that_fills_while_tasks_run_loses_nothing(tmp_path: Path, small: 
     """Their results are big. More space comes later; nobody is killed, so nothing runs twice."""
     field = Field(tmp_path, folder=small, BOMBED_LEASE="1")
     count = scaled(2000)
-    ids = field.send_all("big", [(100_000,)] * count)
-    options = "-c 2"
-    with field.workers(options, options) as workers:
-        wait_until(lambda: "full" in field.logged(), 30, "the disk to be full")
+    with field.workers("-c 2", "-c 2") as workers:
+        ids = field.send_all("big", [(100_000,)] * count)
+        wait_until(lambda: "No space" in field.logged(), 30, "the disk to be full")
         done = field.states(ids)[states.SUCCESS]
         print(f"\n{done} of {count} results were stored when the disk was full")
         assert done < count

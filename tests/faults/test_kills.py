@@ -42,7 +42,9 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     ids = [
         result.id
         for start in range(0, tasks, 1000)
-        for result in app.send_many(app.signature("bombed.work", c) for c in calls[start : start + 1000])
+        for result in app.send_many(
+            app.signature("bombed.work", c) for c in calls[start : start + 1000]
+        )
     ]
     env = environment(tmp_path, url)
     with workers(2, env, "-c", "3", log=tmp_path / "log") as running:
@@ -65,7 +67,9 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     over = [(times, just) for times, just in repeats if times > 1 + just]
     print(f"kills that hit: {dict(bomber.hits)}")
     print(f"lost {len(lost)}, dead-lettered {len(dead)}, states {dict(stored)}")
-    print(f"repeats per killed runner: {dict(sorted(Counter(times for times, _ in repeats).items()))}")
+    print(
+        f"repeats per killed runner: {dict(sorted(Counter(times for times, _ in repeats).items()))}"
+    )
     app.close()
     assert not lost
     assert not dead

@@ -54,9 +54,7 @@ def test_poison_is_buried_and_nothing_else(tmp_path: Path, pool: str) -> None:
         assert [one["id"] for one in listed] == [poison]
         retried = celeriac(field, "dead", "retry", poison)
         assert retried.returncode == 0, retried.stderr
-        wait_until(
-            lambda: field.app.AsyncResult(poison).state == states.SUCCESS, 10, "its new run"
-        )
+        wait_until(lambda: field.app.AsyncResult(poison).state == states.SUCCESS, 10, "its new run")
         assert not field.dead()
         assert worker.stop() == 0
     field.close()

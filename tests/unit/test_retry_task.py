@@ -139,7 +139,7 @@ def test_max_retries(
 
     result = job.delay(5)
     assert stage.run() == tries
-    with pytest.raises(MaxRetriesExceededError, match="Can't retry .*args:.*5"):
+    with pytest.raises(MaxRetriesExceededError, match=r"Can't retry .*args:.*5"):
         result.get(timeout=1)
     result = with_cause.delay()
     assert stage.run() == tries

@@ -72,7 +72,6 @@ def test_celerys_name_for_the_pool() -> None:
     [
         ("threads", "time_limit"),
         ("threads", "soft_time_limit"),
-        ("asyncio", "time_limit"),
         ("solo", "time_limit"),
         ("solo", "max_tasks_per_child"),
     ],

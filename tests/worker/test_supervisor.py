@@ -197,19 +197,33 @@ def test_after_the_grace_period_what_is_left_is_killed(start: Callable[..., Tree
     assert tree.events("left", stopping="COLD")
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT]])
-def test_a_second_signal_or_sigquit_ends_it_at_once(
-    start: Callable[..., Tree], numbers: list[int]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_the_signal_again_or_sigquit_ends_it_at_once(
+    start: Callable[..., Tree], number: int
 ) -> None:
     tree = ready(start(grace=None))
     tree.tell(0, "run", "a", 60)
     tree.wait("started")
-    for number in numbers:
+    tree.signal(number)
+    until(lambda: "shutdown" in tree.text(), tree.text)
+    while "Cold" not in tree.text():  # a SIGTERM at once after the first is its echo
         tree.signal(number)
-        until(lambda: "shutdown" in tree.text(), tree.text)
+        time.sleep(0.05)
     assert tree.exit_code() == 0
     assert not tree.events("finished")
     assert tree.events("left", stopping="COLD")
+
+
+def test_a_sigterm_sent_twice_at_once_is_one_order(start: Callable[..., Tree]) -> None:
+    """As by coreutils' timeout, which signals the process and then its group."""
+    tree = ready(start(grace=None))
+    tree.tell(0, "run", "a", 0.5)
+    tree.wait("started")
+    tree.signal(signal.SIGTERM)
+    tree.signal(signal.SIGTERM)
+    assert tree.exit_code() == 0
+    assert tree.events("finished")
+    assert tree.events("left", stopping="WARM")
 
 
 def test_a_task_may_stop_the_worker(start: Callable[..., Tree]) -> None:

@@ -22,12 +22,15 @@ from celeriac.exceptions import (
     SoftTimeLimitExceeded,
     TimeLimitExceeded,
     WorkerLostError,
+    WorkerShutdown,
+    WorkerTerminate,
 )
 from celeriac.execution import Outcome, execute, execute_async
 from celeriac.message import Delivery, Settlement, Verdict
 from celeriac.protocol.task import parse_time, peek_task
 from celeriac.reading import Reader
 from celeriac.request import Request
+from celeriac.worker.process import EXIT_OK, EXIT_SHUTDOWN, EXIT_TERMINATE
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -76,6 +79,8 @@ class Executor:
         self.unknown_wait: float = app.conf.unknown_task_wait
         self.default_limits = (options.time_limit or 0.0, options.soft_time_limit or 0.0)
         self.loud = logger.isEnabledFor(logging.INFO)
+        self._told: set[tuple[str, str]] = set()
+        self.order = EXIT_OK  # the exit code that a task has ordered
         self._pid = os.getpid()
 
     # --- may it run? ------------------------------------------------------------------------
@@ -116,6 +121,26 @@ class Executor:
             soft = job.task.soft_time_limit
         job.hard = float(hard or default_hard)
         job.soft = float(soft or default_soft)
+        powers = self.options.powers
+        if job.hard and not powers.hard_limits:
+            job.hard = self._unenforced(job, "hard")
+        if job.soft and not powers.soft_limits:
+            job.soft = self._unenforced(job, "soft")
+
+    def _unenforced(self, job: Job, kind: str) -> float:
+        """A limit given with a call, which this pool cannot enforce (those of tasks and settings
+        are refused when the worker starts). Said once for each task."""
+        name = job.task.name
+        if (name, kind) not in self._told:
+            self._told.add((name, kind))
+            logger.warning(
+                "The pool %s cannot enforce the %s time limit that calls of %s ask for: they run "
+                "without it. Use --pool=processes.",
+                self.options.pool,
+                kind,
+                name,
+            )
+        return 0.0
 
     def _unreadable(self, delivery: Delivery, exc: Exception) -> Settlement:
         """A message that cannot be understood is buried at once, with its bytes."""
@@ -260,13 +285,25 @@ class Executor:
 
     def run(self, job: Job) -> Settlement:
         """Call the task in this thread, under its soft limit, and conclude."""
-        outcome = execute(job.task, job.request)
+        try:
+            outcome = execute(job.task, job.request)
+        except (WorkerShutdown, WorkerTerminate) as order:
+            outcome = self._ordered(order)
         return self.finish(job, outcome)
 
     async def run_async(self, job: Job) -> Settlement:
         """The same in an event loop."""
-        outcome = await execute_async(job.task, job.request)
+        try:
+            outcome = await execute_async(job.task, job.request)
+        except (WorkerShutdown, WorkerTerminate) as order:
+            outcome = self._ordered(order)
         return self.finish(job, outcome)
+
+    def _ordered(self, order: BaseException) -> Outcome:
+        """A task has ordered the worker to stop. It is settled as failed: run again, it would
+        stop the next worker too."""
+        self.order = EXIT_SHUTDOWN if isinstance(order, WorkerShutdown) else EXIT_TERMINATE
+        return Outcome(states.FAILURE, order, order)
 
     def finish(self, job: Job, outcome: Outcome) -> Settlement:
         """Log and conclude."""

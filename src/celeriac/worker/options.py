@@ -30,7 +30,7 @@ class PoolPowers(Struct, frozen=True, kw_only=True):
 POOLS: Mapping[str, PoolPowers] = {
     "processes": PoolPowers(processes=True, soft_limits=True, hard_limits=True, terminates=True),
     "threads": PoolPowers(),
-    "asyncio": PoolPowers(soft_limits=True, terminates=True),
+    "asyncio": PoolPowers(soft_limits=True, hard_limits=True, terminates=True),
     "solo": PoolPowers(soft_limits=True, recycles=False),
 }
 _ALIASES = {"prefork": "processes", "process": "processes", "thread": "threads"}

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from celeriac import states
 from celeriac.contracts import Broker, ResultBackend
-from celeriac.exceptions import LeaseLost, OperationalError, WorkerShutdown, WorkerTerminate
-from celeriac.execution import Outcome
+from celeriac.exceptions import LeaseLost, OperationalError
 from celeriac.message import Delivery, Owner, Settlement, Verdict
 from celeriac.settling import Settling
 from celeriac.worker.executor import Executor, Job, SoftLimit
@@ -28,8 +27,6 @@ from celeriac.worker.process import (
     EXIT_MEMORY,
     EXIT_OK,
     EXIT_RECYCLED,
-    EXIT_SHUTDOWN,
-    EXIT_TERMINATE,
     Predecessor,
 )
 from celeriac.worker.settler import Settler
@@ -243,7 +240,9 @@ class BaseRunner:
             self.slot.count(done=1)
 
     def worn_out(self) -> int:
-        """The exit code with which this process is to be replaced, or 0."""
+        """The exit code with which this process is to be replaced, or the worker stopped; or 0."""
+        if self.executor.order:
+            return self.executor.order
         options = self.options
         if options.max_tasks_per_child and self.ran >= options.max_tasks_per_child:
             return EXIT_RECYCLED
@@ -267,7 +266,6 @@ class Runner(BaseRunner):
         self.soft = SoftLimit() if threading.current_thread() is threading.main_thread() else None
         self.job: Job | None = None  # what runs; the keeper looks at it
         self.started = 0.0
-        self.order = EXIT_OK  # what a task ordered by raising WorkerShutdown or WorkerTerminate
         keeper = Keeper(self)
         keeper.start()
         try:
@@ -281,7 +279,7 @@ class Runner(BaseRunner):
                 self.pending.extend(deliveries)
                 keeper.wake()
                 self._run_batch()
-                code = self.order or self.worn_out()
+                code = self.worn_out()
                 if code:
                     return code
         finally:
@@ -296,7 +294,7 @@ class Runner(BaseRunner):
                 if not pending:
                     break
                 delivery = pending.popleft()
-            if table.stopping != Stopping.NO or self.order:
+            if table.stopping != Stopping.NO or self.executor.order:
                 self.release([delivery])
                 self.release_pending()
                 break
@@ -329,9 +327,6 @@ class Runner(BaseRunner):
                 settlement = self.soft.call(job.soft, lambda: self.executor.run(job))
             else:
                 settlement = self.executor.run(job)
-        except (WorkerShutdown, WorkerTerminate) as order:
-            self.order = EXIT_SHUTDOWN if isinstance(order, WorkerShutdown) else EXIT_TERMINATE
-            settlement = self.executor.finish(job, Outcome(states.FAILURE, order, order))
         finally:
             self.job = None
             slot.finish()

@@ -20,7 +20,11 @@ from celeriac.worker import logs
 from celeriac.worker.agent import Agent
 from celeriac.worker.control import Failed, Leave, Line, Registered
 from celeriac.worker.options import WorkerOptions
-from celeriac.worker.process import run_in_pool_process
+from celeriac.worker.process import (
+    EXIT_SHUTDOWN,
+    EXIT_TERMINATE,
+    run_in_pool_process,
+)
 from celeriac.worker.slots import SlotTable, Stopping
 from celeriac.worker.startup import announce, bucket_count, prepare, set_rate_limits
 
@@ -86,7 +90,8 @@ class Solo:
         code = run_in_pool_process(
             lambda: main(self.app, self.options, self.table, 0, incarnation, predecessor=None)
         )
-        return 1 if self.failure else 0 if self.table.stopping else code
+        asked = self.table.stopping or code in (EXIT_SHUTDOWN, EXIT_TERMINATE)
+        return 1 if self.failure else 0 if asked else code
 
     def _registered(self) -> bool:
         while not self.table.stopping and self._thread.is_alive():

@@ -69,12 +69,19 @@ def check_pool(app: Celeriac, options: WorkerOptions) -> None:
         ("time_limit", powers.hard_limits),
         ("soft_time_limit", powers.soft_limits),
     ):
-        limited = [name for name, task in app.tasks.items() if getattr(task, option, None)]
+        limited = [name for name, task in app.tasks.regular().items() if getattr(task, option)]
         if limited and not can:
             shown = ", ".join(sorted(limited)[:5])
             raise ImproperlyConfigured(
                 f"The pool {options.pool!r} cannot enforce {option}, which these tasks have: "
                 f"{shown}. Use --pool=processes, or take their limits away."
+            )
+        blocking = [name for name in limited if not app.tasks[name].is_async]
+        if blocking and options.pool == "asyncio":
+            raise ImproperlyConfigured(
+                f"The pool 'asyncio' enforces {option} by cancelling coroutines; these tasks are "
+                f"none: {', '.join(sorted(blocking)[:5])}. Make them async def, take their limits "
+                "away, or use --pool=processes."
             )
     broker = app.make_broker()
     if options.pool != "solo" and not broker.capabilities.shared:

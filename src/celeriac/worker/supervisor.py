@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celeriac.worker")
 
 TICK: Final = 0.1  # while something is about to happen
+ECHO: Final = 0.5  # some programs send SIGTERM to a process and then to its group: one order
 IDLE_TICK: Final = 0.5
 AGENT_SILENCE: Final = 30.0  # an agent that was not in its loop for so long is stuck
 LEAVE_PATIENCE: Final = 10.0  # how long giving the lease back may take
@@ -86,6 +87,7 @@ class Supervisor:
             self.table, self._start_agent, max(AGENT_SILENCE, 3 * options.heartbeat_interval)
         )
         self._leave_by = 0.0
+        self._asked_at = 0.0
         self._said_spawn = ""
 
     def run(self) -> int:
@@ -170,6 +172,8 @@ class Supervisor:
         elif number == signal.SIGQUIT or (
             number in (signal.SIGTERM, signal.SIGINT) and self.table.stopping
         ):
+            if number == signal.SIGTERM and self._clock() - self._asked_at < ECHO:
+                return
             self.stop(number, Stopping.COLD)
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.stop(number)
@@ -181,6 +185,7 @@ class Supervisor:
             self._leave_by = min(self._leave_by, self._clock() + 1.0)
         if self.table.stopping >= mode or self.phase is Phase.LEAVING:
             return
+        self._asked_at = self._clock()
         if self.phase is Phase.STARTING:
             self.table.stop(mode)
             self._leave(self._clock())

@@ -61,6 +61,7 @@ class MemoryBroker(Handle):
             self.kept.leases.pop(lease, None)
             entries = self.kept.held_by_lease(lease)
             for entry in entries:
+                entry.redelivered = True  # it may have been started
                 self.kept.take_out(entry)
             self.kept.to_front(entries)
             self.kept.changed.notify_all()

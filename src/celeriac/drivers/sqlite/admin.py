@@ -14,6 +14,7 @@ from celeriac.drivers.sqlite.claiming import drop, held_now, hold, no_lease, own
 from celeriac.drivers.sqlite.connection import Row
 from celeriac.drivers.sqlite.publishing import add_messages
 from celeriac.drivers.sqlite.rows import COLUMNS, message_of
+from celeriac.drivers.sqlite.sequence import remove_messages
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.drivers.sqlite.upkeep import promote_due
 from celeriac.message import (
@@ -33,7 +34,6 @@ __all__ = ["SqliteQueueAdmin"]
 _SQL = statements("admin")
 _UNSTARTED = statements("messages")["unstarted"]
 _LEASE = statements("leases")["lease"]
-_REMOVE = statements("settle")["remove_these"]
 _DROP_DEAD = statements("upkeep")["drop_dead"]
 
 PURGED_AT_ONCE = 5000
@@ -219,13 +219,13 @@ class SqliteQueueAdmin:
         hold(connection, owner_id, joined)
         free = sorted(set(seqs).difference(joined))
         drop(connection, free)
-        connection.execute(_REMOVE, (json.dumps(free),))
+        remove_messages(connection, free)
         return joined
 
     def _remove_dead(self, connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
         """At once: their joins were told when they were buried."""
         connection.execute(_DROP_DEAD, (json.dumps(seqs),))
-        connection.execute(_REMOVE, (json.dumps(seqs),))
+        remove_messages(connection, seqs)
 
     def _handed(self, owner: Owner, owner_id: int, seqs: Sequence[int]) -> list[Delivery]:
         if not seqs:

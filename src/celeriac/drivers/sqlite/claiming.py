@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from celeriac.drivers.sqlite.connection import Database
 from celeriac.drivers.sqlite.names import fresh_owner_id
-from celeriac.drivers.sqlite.publishing import next_seq, skip_seqs
 from celeriac.drivers.sqlite.rows import deliveries
+from celeriac.drivers.sqlite.sequence import next_seq, use_up
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.exceptions import LeaseLost
 from celeriac.message import Delivery, Owner
@@ -139,11 +139,11 @@ def held_now(
 
 def promote(connection: sqlite3.Connection, now: float) -> int:
     """Bring up what is due, some at a time."""
-    last = next_seq(connection) - 1
-    count = connection.execute(_PROMOTE, (now, last, PROMOTED_AT_ONCE)).rowcount
+    first = next_seq(connection)
+    count = connection.execute(_PROMOTE, (now, first, PROMOTED_AT_ONCE)).rowcount
     if count:
         connection.execute(_PROMOTED, (now, PROMOTED_AT_ONCE))
-        skip_seqs(connection, count)
+        use_up(connection, first + count - 1)
     return count
 
 

@@ -45,9 +45,9 @@ DELETE FROM leases WHERE name = ?
 SELECT 1 FROM leases WHERE name = ?
 
 -- name: give_back
--- in: lease. What its owners hold goes to where it was, and stays marked.
+-- in: lease. What its owners hold goes to where it was, and stays marked; it may have been started.
 INSERT INTO ready
-SELECT i.queue, i.rank, i.pos, i.seq, i.size, i.lost, i.redelivered, i.begun, i.note
+SELECT i.queue, i.rank, i.pos, i.seq, i.size, i.lost, 1, i.begun, i.note
 FROM owners AS o CROSS JOIN inflight AS i ON i.owner = o.id
 WHERE o.lease = ?
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import sqlite3
 
 from celeriac.drivers.sqlite.options import Options
@@ -50,26 +51,37 @@ class Log:
             return 0
 
     def is_long(self) -> bool:
-        """Is it time to shorten it? Asked after each commit."""
+        """Is it time to move it into the file? Asked after each commit.
+
+        When it has been moved, it begins anew in the same blocks, which costs less than new ones;
+        so that it came to its end again is seen from the file growing. Somewhat later in each
+        process than in the others, so that one does it for all.
+        """
         size = self.length()
         if size < self._limit:
             self._next = self._limit
-        return size >= self._next
+        return size > self._next
 
     def shorten(self, connection: sqlite3.Connection) -> None:
-        """Raises sqlite3.Error; should a long reader be in the way, it is time again when the
-        log has grown by as much."""
-        self._next = self.length() + self._limit
+        """Raises sqlite3.Error."""
+        size = self.length()
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self.empty(connection)
+        moved = self._finish(connection, "RESTART" if size < 2 * self._limit else "TRUNCATE")
+        # Should a long reader be in the way: again only when it has grown by as much.
+        self._next = size + self._limit * (random.uniform(0.05, 0.25) if moved else 1.0)
 
     def empty(self, connection: sqlite3.Connection) -> None:
-        """Move all of it, waiting for others for a moment."""
+        """Give its room back, if nobody is in the way."""
+        self._finish(connection, "TRUNCATE")
+
+    def _finish(self, connection: sqlite3.Connection, how: str) -> bool:
+        """Move what is left, waiting for others for a moment; was it possible?"""
         connection.execute(f"PRAGMA busy_timeout = {PATIENCE}")
         try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy, _, _ = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         finally:
             connection.execute("PRAGMA busy_timeout = 0")
+        return not busy
 
     def need_room(self, size: int) -> None:
         """Raises OperationalError when, after storing so many bytes, only the room for working

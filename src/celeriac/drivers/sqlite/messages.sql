@@ -1,15 +1,26 @@
 -- Publishing, claiming, and the rows that say where a message is.
 
--- name: last_seq
--- out: the last number given out (no row: none yet)
-SELECT seq FROM sqlite_sequence WHERE name = 'messages'
+-- name: next_seq
+-- out: the next number
+SELECT 1 + max((SELECT last FROM sequence), coalesce((SELECT max(seq) FROM messages), 0))
 
--- name: skip_seqs
--- in: how many numbers to use up
-UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'messages'
+-- name: use_up
+-- in: the last number that is used
+UPDATE sequence SET last = ?
+
+-- name: removing
+-- in: the highest seq of messages that are going to be removed
+UPDATE sequence SET last = ?1 WHERE last < ?1 AND ?1 >= (SELECT max(seq) FROM messages)
+
+-- name: insert_next
+-- in: all columns but seq
+INSERT INTO messages VALUES (
+    1 + max((SELECT last FROM sequence), coalesce((SELECT max(seq) FROM messages), 0)),
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+)
 
 -- name: insert
--- in: all columns; seq NULL: the next one
+-- in: all columns
 INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: insert_ready
@@ -73,11 +84,11 @@ CROSS JOIN messages AS m ON m.seq = i.seq
 SELECT id FROM cancelled WHERE until > ?2 AND id IN (SELECT value FROM json_each(?1))
 
 -- name: promote
--- in: now, the last number given out, how many at most
+-- in: now, the next number, how many at most
 -- What is due takes its place at the end of its line, the longest due first.
 INSERT INTO ready
 SELECT
-    queue, rank, ?2 + row_number() OVER (ORDER BY due_at, seq), seq, size, lost, redelivered, 0, note
+    queue, rank, ?2 - 1 + row_number() OVER (ORDER BY due_at, seq), seq, size, lost, redelivered, 0, note
 FROM (SELECT * FROM delayed WHERE due_at <= ?1 ORDER BY due_at, seq LIMIT ?3)
 
 -- name: promoted

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from celeriac.drivers.sqlite.connection import Database
 from celeriac.drivers.sqlite.rows import rank_of, row_of
+from celeriac.drivers.sqlite.sequence import next_seq
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.message import Message
 
-__all__ = ["add_messages", "next_seq", "skip_seqs"]
+__all__ = ["add_messages"]
 
 _SQL = statements("messages")
 _INSERT, _READY, _DELAYED = _SQL["insert"], _SQL["insert_ready"], _SQL["insert_delayed"]
-_LAST_SEQ, _SKIP_SEQS, _TAKE_KEYS = _SQL["last_seq"], _SQL["skip_seqs"], _SQL["take_keys"]
+_INSERT_NEXT, _TAKE_KEYS = _SQL["insert_next"], _SQL["take_keys"]
 
 
 def add_messages(
@@ -42,7 +43,7 @@ def _add_one(
     execute = connection.execute
     queue = database.names.queue_id(connection, message.queue)
     rank = rank_of(message.priority)
-    seq = execute(_INSERT, row_of(message, None, queue, now)).lastrowid
+    seq = execute(_INSERT_NEXT, row_of(message, queue, now)).lastrowid
     if message.due_at is None or message.due_at <= now:
         execute(_READY, (queue, rank, seq, seq, message.size))
     else:
@@ -60,7 +61,7 @@ def _add_many(
     }
     for seq, message in enumerate(messages, next_seq(connection)):
         queue = queues[message.queue]
-        rows.append(row_of(message, seq, queue, now))
+        rows.append((seq, *row_of(message, queue, now)))
         rank = rank_of(message.priority)
         if message.due_at is None or message.due_at <= now:
             ready.append((queue, rank, seq, seq, message.size))
@@ -87,13 +88,3 @@ def _unseen(
             new.discard(message.dedupe_key)
             kept.append(message)
     return kept
-
-
-def next_seq(connection: sqlite3.Connection) -> int:
-    row = connection.execute(_LAST_SEQ).fetchone()
-    return int(row[0]) + 1 if row else 1
-
-
-def skip_seqs(connection: sqlite3.Connection, count: int) -> None:
-    """Use numbers up as places in line; there is a message, so the sequence exists."""
-    connection.execute(_SKIP_SEQS, (count,))

@@ -19,9 +19,9 @@ def rank_of(priority: int) -> int:
     return 9 - max(0, min(9, priority))
 
 
-def row_of(message: Message, seq: int | None, queue: int, now: float) -> Row:
+def row_of(message: Message, queue: int, now: float) -> Row:
+    """All columns but seq."""
     return (
-        seq,
         message.id,
         message.run,
         queue,

@@ -10,9 +10,9 @@ CREATE TABLE queues (
 )
 
 -- name: messages
--- One row from publish until it is settled. seq is the tag, and is never used again.
+-- One row from publish until it is settled. seq is the tag.
 CREATE TABLE messages (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL,
     run TEXT NOT NULL,
     queue INTEGER NOT NULL,
@@ -35,6 +35,14 @@ CREATE TABLE messages (
 -- name: messages_id
 -- For cancel, find and delete. Ids are made in order, so this grows at its end.
 CREATE INDEX messages_id ON messages (id)
+
+-- name: sequence
+-- One row: the highest number that was given out and is not the highest seq. The next number is
+-- above both, so none is used again. (AUTOINCREMENT would write a page more for every publish.)
+CREATE TABLE sequence (last INTEGER NOT NULL)
+
+-- name: sequence_start
+INSERT INTO sequence VALUES (0)
 
 -- name: ready
 -- Waiting: rank 0 first (priority 9), then pos. pos is seq, or a later number of the same sequence

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from celeriac.drivers.sqlite.connection import Database
 from celeriac.drivers.sqlite.names import fresh_owner_id
 from celeriac.drivers.sqlite.outcomes import completed_by, count_in, open_joins, put_records
-from celeriac.drivers.sqlite.publishing import add_messages, next_seq, skip_seqs
+from celeriac.drivers.sqlite.publishing import add_messages
+from celeriac.drivers.sqlite.sequence import next_seq, removing, use_up
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.message import Outcome, Owner, Settled, Settlement, Tag, Verdict
 
@@ -89,14 +90,15 @@ class Settling:
         execute = self._connection.execute
         id = self._database.names.owner_id(self._connection, owner)
         first, last = min(seqs), max(seqs)
+        removing(self._connection, last)
         if last - first + 1 == len(seqs):
-            done = execute(_FINISH_RANGE, (id, first, last)).rowcount
-            removed = execute(_REMOVE_RANGE, (first, last)) if done == len(seqs) else None
+            held = execute(_FINISH_RANGE, (id, first, last)).rowcount
+            execute(_REMOVE_RANGE, (first, last))
         else:
             chosen = json.dumps(seqs)
-            done = execute(_FINISH_THESE, (id, chosen)).rowcount
-            removed = execute(_REMOVE_THESE, (chosen,)) if done == len(seqs) else None
-        if removed is None:
+            held = execute(_FINISH_THESE, (id, chosen)).rowcount
+            execute(_REMOVE_THESE, (chosen,))
+        if held != len(seqs):
             raise NotHeld
 
     # --- one
@@ -136,6 +138,7 @@ class Settling:
         execute = self._connection.execute
         verdict = settlement.verdict
         if verdict is _DONE:
+            removing(self._connection, seq)
             execute(_REMOVE, (seq,))
         elif verdict is Verdict.RELEASE:
             execute(_RELEASE, (owner, seq))
@@ -145,6 +148,6 @@ class Settling:
             execute(_DEFER_DELAYED, (owner, seq, settlement.due_at, settlement.note))
         else:
             place = next_seq(self._connection)
-            skip_seqs(self._connection, 1)
+            use_up(self._connection, place)
             execute(_DEFER_READY, (owner, seq, place, settlement.note))
         execute(_FINISH, (owner, seq))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from celeriac.drivers.sqlite.claiming import held_now, owner_made, promote
 from celeriac.drivers.sqlite.connection import Database
+from celeriac.drivers.sqlite.sequence import remove_messages
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.message import Delivery, Owner, Upkeep
 
@@ -20,7 +21,6 @@ __all__ = ["collect", "promote_due", "remove_expired", "shrink"]
 _LEASES = statements("leases")
 _SQL = statements("upkeep")
 _PURGE_RESULTS = statements("outcomes")["purge"]
-_REMOVE_MESSAGES = statements("settle")["remove_these"]
 
 SLICE = 1000
 """Rows that one transaction removes."""
@@ -133,7 +133,7 @@ def _dead_steps(
 def _drop_dead(connection: sqlite3.Connection, rows: sqlite3.Cursor) -> int:
     seqs = [row[0] for row in rows.fetchall()]
     connection.execute(_SQL["drop_dead"], (json.dumps(seqs),))
-    connection.execute(_REMOVE_MESSAGES, (json.dumps(seqs),))
+    remove_messages(connection, seqs)
     return len(seqs)
 
 
