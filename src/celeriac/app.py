@@ -96,6 +96,7 @@ class Celeriac:
         self._finalizing = False
         self._inherited: list[Producer] = []
         self._discover: list[Callable[[], None]] = []
+        self._periodic: dict[str, dict[str, Any]] = {}  # added before there were settings
         self._producer: Producer | None = None
         self._sender: Sender | None = None
         self._records: tuple[int, Records] | None = None
@@ -112,6 +113,7 @@ class Celeriac:
             with self._lock:
                 if self._conf is None:
                     self._conf = self._configure()
+                    self._conf.beat_schedule.update(self._periodic)
                     self.on_after_configure.send(sender=self, source=self._conf)
         assert self._conf is not None
         return self._conf
@@ -451,6 +453,27 @@ class Celeriac:
             importlib.import_module(module)
         while self._discover:
             self._discover.pop(0)()
+
+    # --- periodic tasks -------------------------------------------------------------------------
+
+    def add_periodic_task(
+        self,
+        schedule: Any,
+        sig: Any,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **opts: Any,
+    ) -> str:
+        """Add an entry to ``beat_schedule``; its name. ``schedule`` is a number of seconds, a
+        timedelta, or one of ``celeriac.schedules``; ``sig`` a task or signature. ``opts`` are
+        calling options, or such of the entry (``overlap``, ``catch_up``, ``jitter``, ...)."""
+        from celeriac.beat.periodic import periodic_entry
+
+        name, entry = periodic_entry(schedule, sig, args, kwargs, name, opts)
+        target = self._periodic if self._conf is None else self._conf.beat_schedule
+        target[name] = entry
+        return name
 
     # --- sending --------------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ class Concluder:
             verdict=Verdict.BURY if bury else Verdict.DONE,
             records=tuple(records),
             messages=tuple(messages),
-            reason=bury,
+            reason=bury.encode(errors="backslashreplace").decode(),
         )
 
     def revoked(

@@ -25,6 +25,8 @@ from celeriac.message import (
     Pulse,
     QueueInfo,
     Removed,
+    ScheduleChanges,
+    ScheduleRecord,
     Settlement,
     Tag,
     TaskRecord,
@@ -45,7 +47,74 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     highest_priority: int = 9  # the number that goes first: 9 (AMQP) or 0 (Celery's Redis)
     durable_cancel: bool = True
     joins: bool = True  # arrivals are counted in the store
+    expires_results: bool = False  # by itself, without anybody's upkeep
+    leases: bool = True  # judged by heartbeats; else the connection, and others take over at once
+    whole: bool = True  # publish and settle are one transaction
+    front: bool = True  # what comes back goes ahead of what waits
+    by_id: bool = True  # waiting and delayed messages can be found and taken out (peek, cancel, …)
+    pauses: bool = True
+    keeps_records: bool = True  # results can be read by anybody, again and again
     durability: str = ""  # one sentence for `celeriac report`
+
+
+class ExchangeSpec(Protocol):
+    """An exchange as an application describes it (routing/queues.py)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def durable(self) -> bool: ...
+    @property
+    def auto_delete(self) -> bool: ...
+    @property
+    def arguments(self) -> dict[str, Any] | None: ...
+    @property
+    def passive(self) -> bool: ...
+    @property
+    def no_declare(self) -> bool: ...
+
+
+class QueueSpec(Protocol):
+    """A queue as an application describes it (routing/queues.py)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def exchange(self) -> ExchangeSpec: ...
+    @property
+    def routing_key(self) -> str: ...
+    @property
+    def queue_arguments(self) -> dict[str, Any] | None: ...
+    @property
+    def binding_arguments(self) -> dict[str, Any] | None: ...
+    @property
+    def durable(self) -> bool: ...
+    @property
+    def exclusive(self) -> bool: ...
+    @property
+    def auto_delete(self) -> bool: ...
+    @property
+    def no_declare(self) -> bool | None: ...
+    @property
+    def expires(self) -> float | None: ...
+    @property
+    def message_ttl(self) -> float | None: ...
+    @property
+    def max_length(self) -> int | None: ...
+    @property
+    def max_length_bytes(self) -> int | None: ...
+    @property
+    def max_priority(self) -> int | None: ...
+
+
+class Declares(Protocol):
+    """An optional power of a broker: it has queues, exchanges and bindings of its own, and
+    declares them as the application describes them."""
+
+    def use_queues(self, queues: Mapping[str, QueueSpec]) -> None:
+        """The application's queues, before ``open``. Looking an unknown one up may make it."""
 
 
 class Broker(Protocol):
@@ -225,6 +294,33 @@ class QueueAdmin(Protocol):
 
     def purge(self, owner: Owner, queue: str) -> Removed:
         """Remove the waiting and delayed messages of the queue. Raises LeaseLost as cancel."""
+
+
+class ScheduleStore(Protocol):
+    """Keeps the entries of the periodic tasks for any number of schedulers. Optional: a driver
+    that has it is a module with a function ``schedules(url, options)``, like the others."""
+
+    store: str
+
+    def open(self) -> None:
+        """Connect and make the store ready."""
+
+    def close(self) -> None:
+        """Let go of the connection. May be called twice."""
+
+    def load(self, since: str = "") -> ScheduleChanges:
+        """What has changed since the answer with this token, a save of one's own included; all,
+        if the token is empty or not known (any more). Cheap while nothing changes: idle
+        schedulers ask every second."""
+
+    def save(self, records: Sequence[ScheduleRecord]) -> list[int]:
+        """Store each record whose stored version is still the one it carries (0: there is none
+        of its name), in one transaction. For each the new version, or 0: somebody else has
+        changed it, nothing was stored. Versions grow and are never used again, not even after a
+        removal."""
+
+    def remove(self, names: Sequence[str]) -> int:
+        """Forget these entries; how many there were."""
 
 
 class Driver(Protocol):

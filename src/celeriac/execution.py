@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac.execution")
 
-_OWN_FILES = frozenset({__file__})
+# Tracebacks begin after these: what is between the worker and the task's own function.
+_OWN_FILES = frozenset(
+    os.path.join(os.path.dirname(__file__), name)
+    for name in ("execution.py", "task.py", "validation.py")
+)
 
 
 class ExceptionInfo:
@@ -145,8 +149,10 @@ async def execute_async(task: Any, request: Request) -> Outcome:
                 if inspect.iscoroutine(value):
                     value = await value
             outcome = Outcome(states.SUCCESS, value)
-        except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt, asyncio.CancelledError):
+        except (WorkerShutdown, WorkerTerminate, KeyboardInterrupt):
             raise
+        except asyncio.CancelledError as exc:
+            outcome = _outcome_of(task, _ended_by(request, exc))
         except BaseException as exc:
             outcome = _outcome_of(task, exc)
         outcome.runtime = time.perf_counter() - started
@@ -154,6 +160,18 @@ async def execute_async(task: Any, request: Request) -> Outcome:
         return outcome
     finally:
         pop(token)
+
+
+def _ended_by(request: Request, exc: asyncio.CancelledError) -> BaseException:
+    """What ended a coroutine: its soft time limit, or itself. Raises if it is cancelled."""
+    import asyncio
+
+    current = asyncio.current_task()
+    if current is not None and current.cancelling():
+        if request._over_limit is None:
+            raise exc
+        return request._over_limit
+    return exc
 
 
 def _watched() -> bool:

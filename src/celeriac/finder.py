@@ -64,9 +64,10 @@ def _in_module(module: ModuleType) -> Celeriac | None:
 
     for name in _NAMES:
         value = getattr(module, name, None)
-        if type(value) is not ModuleType and isinstance(value, Celeriac):
+        if issubclass(type(value), Celeriac):
             return value
-    found = [value for value in vars(module).values() if type(value) is Celeriac]
+    # Not isinstance: current_app, imported into the module, would say yes.
+    found = [value for value in vars(module).values() if issubclass(type(value), Celeriac)]
     return found[0] if found else None
 
 

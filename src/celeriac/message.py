@@ -85,6 +85,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     begun: bool = False
     note: str = ""
+    publish_id: str = ""  # of this publish of a keyed message, if the broker forgets keys
 
 
 class Verdict(enum.Enum):
@@ -105,6 +106,7 @@ class TaskRecord(Struct, frozen=True, kw_only=True, gc=False):
     ready: bool
     payload: bytes
     expires_at: float | None = None
+    reply_to: str = ""  # where whoever sent the task reads, if the result is sent and not stored
 
 
 class Join(Struct, frozen=True, kw_only=True, gc=False):
@@ -244,3 +246,34 @@ class Removed(Struct, frozen=True, kw_only=True):
 
     count: int
     parts: tuple[Delivery, ...] = ()
+
+
+class ScheduleRecord(Struct, frozen=True, kw_only=True):
+    """One entry of the periodic tasks, as the schedulers share it.
+
+    ``payload`` says what is sent and when (JSON, beat/entries.py); drivers don't read it.
+    ``source``: "code", from the application's configuration, or "user", added at run time.
+    ``anchor``: the instant from which an interval counts. ``last_nominal``: the nominal time up to
+    which all is decided. ``last_run_at``: when a message was sent last, ``count``: how often.
+    ``state`` is the scheduler's own. ``version``: the change that stored it; 0: not stored yet.
+    """
+
+    name: str
+    payload: bytes
+    source: str
+    anchor: float
+    paused: bool = False
+    last_nominal: float | None = None
+    last_run_at: float | None = None
+    count: int = 0
+    state: bytes = b""
+    version: int = 0
+
+
+class ScheduleChanges(Struct, frozen=True, kw_only=True):
+    """What has changed in a schedule store. ``whole``: ``records`` are all there are, others are
+    gone. ``token``: to be asked with the next time."""
+
+    token: str
+    records: tuple[ScheduleRecord, ...] = ()
+    whole: bool = False

@@ -39,7 +39,7 @@ class Reader:
         request._delivery = delivery
         # Ours, whatever a header is called.
         request._task = request._outer = request._children = request._followups = None
-        request._delivery_info = None
+        request._delivery_info = request._over_limit = None
         headers.pop("_headers", None)
         request._entering = False
         embed = read.embed

@@ -60,6 +60,7 @@ class Request:
     _entering = False  # a worker calls the task through its own __call__
     _header_names: tuple[str, ...] = ()
     _followups: list[Message] | None = None  # retries sent with throw=False, replacements
+    _over_limit: BaseException | None = None  # why a running coroutine is cancelled
 
     def __init__(self, *args: Mapping[str, Any], **kwargs: Any) -> None:
         self.update(*args, **kwargs)

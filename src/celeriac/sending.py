@@ -36,6 +36,8 @@ IGNORED_OPTIONS = frozenset(
 )
 
 
+_KNOWN = OPTIONS | IGNORED_OPTIONS
+
 # Options that differ from call to call, or make the message differ in more than its arguments.
 VARYING = frozenset(
     "task_id countdown eta expires link link_error root_id parent_id chord chain retries run "
@@ -424,8 +426,8 @@ def _given(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that say something. Raises TypeError for one that there is not. Celery's stamps
     come as options of their own, named in ``stamped_headers``."""
     given = {key: value for key, value in options.items() if value is not None}
-    unknown = given.keys() - OPTIONS - IGNORED_OPTIONS
-    if unknown:
+    if not _KNOWN.issuperset(given):
+        unknown = given.keys() - _KNOWN
         stamps = unknown & set(given.get("stamped_headers") or ())
         if unknown - stamps:
             raise TypeError(f"{name}: unknown calling option {min(unknown - stamps)!r}")
@@ -436,7 +438,7 @@ def _given(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those that can be sent on: a signature from the wire may have come from a caller who may
     give more of them."""
-    known = OPTIONS | IGNORED_OPTIONS | set(options.get("stamped_headers") or ())
+    known = _KNOWN | set(options.get("stamped_headers") or ())
     return {key: value for key, value in options.items() if key in known}
 
 

@@ -10,6 +10,7 @@ from celeriac.testing import (
     KillSuite,
     QueueAdminSuite,
     ResultBackendSuite,
+    ScheduleStoreSuite,
     StoreUnderTest,
 )
 from celeriac.testing.machine import machine_for
@@ -29,6 +30,10 @@ class TestResultBackend(ResultBackendSuite):
 
 
 class TestQueueAdmin(QueueAdminSuite):
+    make = InMemory
+
+
+class TestScheduleStore(ScheduleStoreSuite):
     make = InMemory
 
 

@@ -11,6 +11,7 @@ from celeriac.testing import (
     KillSuite,
     QueueAdminSuite,
     ResultBackendSuite,
+    ScheduleStoreSuite,
     StoreUnderTest,
 )
 from celeriac.testing.machine import machine_for
@@ -39,6 +40,10 @@ class TestResultBackend(ResultBackendSuite):
 
 
 class TestQueueAdmin(QueueAdminSuite):
+    make = OnFile
+
+
+class TestScheduleStore(ScheduleStoreSuite):
     make = OnFile
 
 

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import os
-import resource
-import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from celeriac.drivers.sqlite import admin, broker, results, schema
+from celeriac.drivers.sqlite import admin, broker, schema
 from celeriac.drivers.sqlite.broker import SqliteBroker
-from celeriac.drivers.sqlite.connection import Database
-from celeriac.drivers.sqlite.options import read_options
-from celeriac.drivers.sqlite.sharing import database
-from celeriac.exceptions import CorruptStore, ImproperlyConfigured, OperationalError
+from celeriac.exceptions import CorruptStore, OperationalError
 from celeriac.message import MessageState, Owner, Settlement, Worker
-from celeriac.testing.samples import QUEUE, done, ids, message, messages, record
+from celeriac.testing.samples import QUEUE, done, ids, message, messages
 
 OWNER = Owner("w1", 1, 1)
 
@@ -46,91 +39,24 @@ def waiting(made: SqliteBroker) -> list[str]:
     return ids(admin(made).peek(None, MessageState.WAITING, limit=100_000))
 
 
+def read_all(path: Path) -> None:
+    """Use all of the file, as a worker does."""
+    made = broker(f"sqlite:///{path}", {})
+    made.open()
+    try:
+        admin(made).peek(None, MessageState.WAITING)
+        made.register(Worker(lease="w2", ttl=60.0))
+        made.claim(Owner("w2", 1, 1), [QUEUE], 10_000)
+    finally:
+        made.close()
+
+
 def refused(path: Path, **options: Any) -> str:
     """What opening the file raises."""
     with pytest.raises(OperationalError) as caught:
         broker(f"sqlite:///{path}", options).open()
     assert f"sqlite:///{path}" in str(caught.value)
     return str(caught.value)
-
-
-# --- URLs and options
-
-
-@pytest.mark.parametrize(
-    ("url", "path"),
-    [
-        ("sqlite:///jobs.db", "{here}/jobs.db"),
-        ("sqlite:///a/../jobs.db", "{here}/jobs.db"),
-        ("sqlite:////var/jobs.db", "/var/jobs.db"),
-        ("sqlite:////var/my%20jobs.db", "/var/my jobs.db"),
-        ("SQLite:///jobs.db?synchronous=full", "{here}/jobs.db"),
-    ],
-)
-def test_urls(url: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    expected = path.format(here=tmp_path)
-    assert read_options(url, {}).path == expected
-    assert broker(url, {}).store == results(url, {}).store == f"sqlite:///{expected}"
-
-
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://jobs.db", "sqlite:jobs.db"])
-def test_urls_that_name_no_file(url: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match="sqlite:///relative/path"):
-        read_options(url, {})
-
-
-def test_memory_is_another_driver() -> None:
-    with pytest.raises(ImproperlyConfigured, match="memory://"):
-        read_options("sqlite:///:memory:", {})
-
-
-def test_options_of_url_and_mapping() -> None:
-    options = read_options(
-        "sqlite:////x.db?synchronous=full&timeout=0.5", {"timeout": 9, "dedupe_window": "60"}
-    )
-    assert (options.synchronous, options.timeout, options.dedupe_window) == ("FULL", 0.5, 60.0)
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"synchronus": "FULL"}, "Did you mean synchronous.*Known: clock, dedupe_window"),
-        ({"visibility_timeout": 3600}, "no option 'visibility_timeout'"),
-        ({"synchronous": "SOMETIMES"}, "OFF, NORMAL, FULL, EXTRA"),
-        ({"timeout": -1}, "at least 0"),
-        ({"timeout": "soon"}, "timeout='soon'"),
-        ({"clock": 5}, "gives epoch seconds"),
-    ],
-)
-def test_wrong_options(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=said):
-        read_options("sqlite:////x.db", given)
-
-
-def test_durability_says_what_was_chosen(path: Path) -> None:
-    normal = broker(f"sqlite:///{path}", {}).capabilities.durability
-    full = broker(f"sqlite:///{path}?synchronous=FULL", {}).capabilities.durability
-    assert "synchronous=NORMAL" in normal
-    assert "power loss may undo" in normal
-    assert "synchronous=FULL" in full
-    assert "may undo" not in full
-
-
-def test_synchronous_reaches_sqlite(path: Path) -> None:
-    made = broker(f"sqlite:///{path}?synchronous=FULL", {})
-    made.open()
-    assert made.kept.fetch("PRAGMA synchronous") == [(2,)]
-    assert made.kept.fetch("PRAGMA journal_mode") == [("wal",)]
-    assert made.kept.fetch("PRAGMA auto_vacuum") == [(2,)]
-    made.close()
-
-
-def test_old_sqlite(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
-    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
-    with pytest.raises(OperationalError, match=r"SQLite 3\.34\.1; Celeriac needs 3\.35\.0"):
-        broker(f"sqlite:///{path}", {}).open()
 
 
 # --- files that cannot be used
@@ -187,10 +113,7 @@ def test_truncated(opened: SqliteBroker, path: Path) -> None:
     whole = path.stat().st_size
     os.truncate(path, whole // 3)
     with pytest.raises(CorruptStore, match=r"damaged.*\.recover"):
-        again = broker(f"sqlite:///{path}", {})
-        again.open()
-        again.register(Worker(lease="w2", ttl=60.0))
-        again.claim(Owner("w2", 1, 1), [QUEUE], 10_000)
+        read_all(path)
 
 
 def test_damaged_pages(opened: SqliteBroker, path: Path) -> None:
@@ -200,13 +123,8 @@ def test_damaged_pages(opened: SqliteBroker, path: Path) -> None:
         for page in range(4, path.stat().st_size // 4096):
             file.seek(page * 4096)
             file.write(b"\xa5" * 64)
-    again = broker(f"sqlite:///{path}", {})
     with pytest.raises(CorruptStore, match="damaged"):
-        again.open()
-        admin(again).peek(None, MessageState.WAITING)
-        again.register(Worker(lease="w2", ttl=60.0))
-        again.claim(Owner("w2", 1, 1), [QUEUE], 1000)
-    again._database.close_connection()
+        read_all(path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
@@ -296,165 +214,19 @@ def test_an_interrupted_transaction_is_rolled_back(opened: SqliteBroker) -> None
     class Alarm(BaseException):
         pass
 
-    with pytest.raises(Alarm), opened.kept.write() as connection:
-        connection.execute("DELETE FROM leases")
-        raise Alarm
+    def interrupted() -> None:
+        with opened.kept.write() as connection:
+            connection.execute("DELETE FROM leases")
+            raise Alarm
+
+    with pytest.raises(Alarm):
+        interrupted()
     assert opened.heartbeat("w1").alive
-
-
-# --- a full disk
-
-FILL = """
-import resource, signal, sys
-from celeriac.drivers.sqlite import broker
-from celeriac.exceptions import OperationalError
-from celeriac.message import Owner, Settlement, Worker
-from celeriac.testing.samples import QUEUE, message
-
-made = broker(sys.argv[1], {})
-made.open()
-made.register(Worker(lease="w1", ttl=3600.0))
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-limit = int(sys.argv[2])
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-stored = 0
-try:
-    while True:
-        stored += made.publish([message(f"{stored + n}", body=b"x" * 5000) for n in range(20)])
-except OperationalError as error:
-    print(stored)
-    print(error)
-owner = Owner("w1", 1, 1)
-if not limit:
-    done = 0
-    while claimed := made.claim(owner, [QUEUE], 10):
-        made.settle([Settlement(delivery=delivery) for delivery in claimed])
-        done += len(claimed)
-    print(done)
-"""
-
-
-def fill(url: str, limit: int) -> list[str]:
-    ran = subprocess.run(
-        [sys.executable, "-c", FILL, url, str(limit)], capture_output=True, text=True, timeout=100
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.splitlines()
-
-
-def test_no_more_room_for_the_file(path: Path) -> None:
-    """As the system says it with a limit on file sizes: nothing that was accepted is lost."""
-    limit = 3_000_000
-    stored, said, *_ = fill(f"sqlite:///{path}", limit)
-    assert f"sqlite:///{path}" in said
-    made = broker(f"sqlite:///{path}", {})
-    made.open()
-    assert len(waiting(made)) == int(stored) > 100
-    made.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small disk")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("this system mounts nothing for us")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_disk_drains(small_disk: Path) -> None:
-    """Full: a clear error, nothing half done, everything that was accepted can be claimed and
-    settled without freeing anything by hand."""
-    stored, said, drained = fill(f"sqlite:///{small_disk}/test.db", 0)
-    assert "No space is left" in said
-    assert int(stored) == int(drained) > 100
-
-
-# --- starting
-
-
-def test_the_database_is_shared_by_its_users(path: Path) -> None:
-    url = f"sqlite:///{path}"
-    made, stored = broker(url, {}), results(url, {"dedupe_window": 5})
-    assert made._database is stored._database
-    made.open()
-    stored.open()
-    made.close()
-    made.close()
-    assert stored._database.connection is not None
-    stored.put([record("a")])
-    stored.close()
-    assert stored._database.connection is None
-    assert not Path(f"{path}-wal").exists()
-
-
-def test_used_without_open_and_after_close(path: Path) -> None:
-    made = broker(f"sqlite:///{path}", {})
-    assert made.publish(messages("a")) == 1
-    made.close()
-    made.open()
-    assert waiting(made) == ["a"]
-    made.close()
-
-
-def test_migrations_are_applied_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = broker(f"sqlite:///{path}", {})
-    first.open()
-    first.publish(messages("a"))
-    first.close()
-    second = ("CREATE TABLE colours (name TEXT)",)
-    third = ("INSERT INTO colours VALUES ('red')",)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second, third))
-    later = broker(f"sqlite:///{path}", {})
-    later.open()
-    assert later.kept.fetch("SELECT name FROM colours") == [("red",)]
-    assert later.kept.fetch("PRAGMA user_version") == [(3,)]
-    assert waiting(later) == ["a"]
-    later.close()
-
-
-def test_a_migration_that_fails_changes_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = broker(f"sqlite:///{path}", {})
-    first.open()
-    first.close()
-    broken = ("CREATE TABLE colours (name TEXT)", "INSERT INTO nowhere VALUES (1)")
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
-        assert "no such table" in refused(path)
-    again = broker(f"sqlite:///{path}", {})
-    again.open()
-    assert again.kept.fetch("SELECT name FROM sqlite_master WHERE name = 'colours'") == []
-    again.close()
-
-
-def test_no_limit_is_left_behind() -> None:
-    """These tests must not have bounded this process."""
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    assert signal.getsignal(signal.SIGXFSZ) is not None
-
-
-def test_one_database_per_options(path: Path) -> None:
-    def made(**options: Any) -> Database:
-        return database(read_options(f"sqlite:///{path}", options))
-
-    assert made() is made(clock=lambda: 0.0, dedupe_window=3)
-    assert made() is not made(synchronous="FULL")
 
 
 def test_settlement_of_an_unknown_owner(opened: SqliteBroker) -> None:
     opened.publish(messages("a"))
     [delivery] = opened.claim(OWNER, [QUEUE], 1)
-    import msgspec
-
     strange = msgspec.structs.replace(delivery, owner=Owner("w9", 1, 1))
     [answer] = opened.settle([Settlement(delivery=strange)])
     assert answer.value == "lost"

@@ -291,14 +291,14 @@ def test_base_exceptions_fail_the_task_and_not_the_worker(
 
 
 @pytest.mark.parametrize("error", [WorkerShutdown(0), WorkerTerminate(1), KeyboardInterrupt()])
-def test_what_stops_the_worker_comes_out(app: Celeriac, stage: Stage, error: BaseException) -> None:
+def test_what_stops_the_worker_comes_out(app: Celeriac, error: BaseException) -> None:
     @app.task
     def job() -> None:
         raise error
 
-    job.delay()
+    app.finalize()
     with pytest.raises(type(error)):
-        stage.one()
+        execute(job, Request(id="x", args=(), kwargs={}, called_directly=False))
     assert current_request() is None
 
 
@@ -333,6 +333,21 @@ def test_the_traceback_begins_in_the_task(app: Celeriac, stage: Stage) -> None:
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1].endswith("in job")
     assert lines[-1] == "KeyError: 'deep'"
+
+    @app.task(autoretry_for=(KeyError,), max_retries=0)
+    def final() -> None:
+        helper()
+
+    class InContext(app.Task):  # type: ignore[misc,name-defined]
+        abstract = True
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    again, inside = final.delay(), app.task(base=InContext, name="inside")(job.run).delay()
+    stage.run()
+    assert (again.traceback or "").splitlines()[1].endswith("in final")
+    assert (inside.traceback or "").splitlines()[1].endswith("in __call__")  # the user's own
     info = ExceptionInfo(KeyError("x"))
     assert str(info) == info.traceback == "KeyError: 'x'\n"
     assert (info.type, info.tb, info.exc_info[0]) == (KeyError, None, KeyError)

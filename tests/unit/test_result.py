@@ -59,9 +59,8 @@ def test_an_unknown_id_is_pending(app: Celeriac) -> None:
 
 def test_a_success(app: Celeriac, store: Store) -> None:
     result = store("a", [1, {"x": None}])
-    assert (result.state, result.result, result.get(timeout=1)) == ("SUCCESS", [1, {"x": None}]) + (
-        [1, {"x": None}],
-    )
+    assert result.state == "SUCCESS"
+    assert result.result == result.info == result.get(timeout=1) == [1, {"x": None}]
     assert (result.ready(), result.successful(), result.failed()) == (True, True, False)
     assert result.exists()
     done = result.date_done

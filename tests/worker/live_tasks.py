@@ -371,3 +371,19 @@ def once(key: str, seconds: float) -> int:
 @app.task
 def die(number: int = signal.SIGKILL) -> None:
     os.kill(os.getpid(), number)
+
+
+@app.task
+def name_of(how: str) -> str:
+    """A file name that is not Unicode, as os.fsdecode gives it."""
+    name = os.fsdecode(b"caf\xe9")
+    if how == "return":
+        return name
+    if how == "raise":
+        raise ValueError(name)
+    if how == "reject":
+        raise Reject(name)
+    if how == "link":
+        app.send_task("live_tasks.follow", (name,))
+    logger.warning("found %s", name)
+    return "logged"

@@ -102,7 +102,9 @@ class Stage:
     def until(self, condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout} s: {what}\n{self.log()}"
+            if time.monotonic() >= deadline:
+                last = "\n".join(self.log().splitlines()[-30:])
+                raise AssertionError(f"not within {timeout} s: {what}\n{last}")
             time.sleep(0.01)
 
     def log(self, name: str = "log") -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from celeriac.testing.harness import Connection, StoreUnderTest, Suite
     from celeriac.testing.kill import KillSuite
     from celeriac.testing.results import ResultBackendSuite
+    from celeriac.testing.schedules import ScheduleStoreSuite
 
 __all__ = [
     "BrokerSuite",
@@ -37,6 +38,7 @@ __all__ = [
     "KillSuite",
     "QueueAdminSuite",
     "ResultBackendSuite",
+    "ScheduleStoreSuite",
     "StoreUnderTest",
     "Suite",
 ]
@@ -49,6 +51,7 @@ _HOME = {
     "KillSuite": "kill",
     "QueueAdminSuite": "admin",
     "ResultBackendSuite": "results",
+    "ScheduleStoreSuite": "schedules",
     "StoreUnderTest": "harness",
     "Suite": "harness",
 }

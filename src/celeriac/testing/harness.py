@@ -14,8 +14,22 @@ from typing import Any, TypeVar
 
 import pytest
 
-from celeriac.contracts import Broker, Capabilities, EventBus, QueueAdmin, ResultBackend
-from celeriac.drivers import admin_of, one_store, open_broker, open_bus, open_results
+from celeriac.contracts import (
+    Broker,
+    Capabilities,
+    EventBus,
+    QueueAdmin,
+    ResultBackend,
+    ScheduleStore,
+)
+from celeriac.drivers import (
+    admin_of,
+    one_store,
+    open_broker,
+    open_bus,
+    open_results,
+    open_schedules,
+)
 from celeriac.exceptions import NotCapable
 from celeriac.message import Delivery, Message, Owner, Upkeep, Worker
 from celeriac.testing.clock import FakeClock
@@ -46,6 +60,13 @@ class Connection:
     @cached_property
     def bus(self) -> EventBus:
         return self._opened(self._or_skip(open_bus))
+
+    @cached_property
+    def schedules(self) -> ScheduleStore:
+        store = open_schedules(self.url, self.options)
+        if store is None:
+            pytest.skip("this driver keeps no schedules")
+        return self._opened(store)
 
     @cached_property
     def admin(self) -> QueueAdmin:

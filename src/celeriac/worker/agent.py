@@ -32,6 +32,7 @@ from celeriac.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
+    from celeriac.beat import EmbeddedService
 
 logger = logging.getLogger("celeriac.worker.agent")
 
@@ -83,6 +84,7 @@ class Agent:
         self._orphaned = False
         self._down_since: float | None = None
         self._pause = RETRY_FIRST
+        self._beat: EmbeddedService | None = None
 
     def run(self) -> int:
         """Keep the lease until told to leave; 1 if the worker could not be started at all."""
@@ -104,6 +106,7 @@ class Agent:
                     raise
                 return self._fail(str(exc))
         if self._orphaned:
+            self._stop_beat()
             self._disconnect()
             return 1
         self._leave()
@@ -125,6 +128,7 @@ class Agent:
             self._bus.listen(("cancel",), 0.0)  # hear from now on, before anything can run
         self._watchdog.use(broker)
         self._take_lease(broker)
+        self._start_beat()
         if self._down_since is not None:
             logger.warning("The broker is back after %.1f s", self._clock() - self._down_since)
         self._down_since = None
@@ -249,6 +253,7 @@ class Agent:
 
     def _leave(self) -> None:
         """Give the lease back, and with it what is left; the supervisor waits for a while."""
+        self._stop_beat()
         try:
             broker = self._broker
             if broker is None:
@@ -261,6 +266,28 @@ class Agent:
                 "The lease could not be given back, it ends in %g s: %s", self._options.lease, exc
             )
         self._disconnect()
+
+    # --- periodic tasks -----------------------------------------------------------------------
+
+    def _start_beat(self) -> None:
+        """With -B: in a thread with connections of its own, so that nothing that happens to the
+        schedule holds up a heartbeat."""
+        options = self._options
+        if not options.beat or self._beat is not None:
+            return
+        from celeriac.beat import EmbeddedService
+
+        self._beat = EmbeddedService(
+            self._app,
+            schedule_filename=options.beat_schedule_filename,
+            scheduler_cls=options.beat_scheduler,
+        )
+        self._beat.start()
+
+    def _stop_beat(self) -> None:
+        beat, self._beat = self._beat, None
+        if beat is not None:
+            beat.stop()
 
     # --- upkeep -------------------------------------------------------------------------------
 

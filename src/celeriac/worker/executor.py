@@ -19,6 +19,7 @@ from celeriac.exceptions import (
     ContentError,
     InvalidTaskError,
     NotRegistered,
+    OperationalError,
     SoftTimeLimitExceeded,
     TimeLimitExceeded,
     WorkerLostError,
@@ -122,9 +123,10 @@ class Executor:
         job.hard = float(hard or default_hard)
         job.soft = float(soft or default_soft)
         powers = self.options.powers
-        if job.hard and not powers.hard_limits:
+        can = job.task.is_async or self.options.pool != "asyncio"  # which cancels coroutines only
+        if job.hard and not (can and powers.hard_limits):
             job.hard = self._unenforced(job, "hard")
-        if job.soft and not powers.soft_limits:
+        if job.soft and not (can and powers.soft_limits):
             job.soft = self._unenforced(job, "soft")
 
     def _unenforced(self, job: Job, kind: str) -> float:
@@ -160,7 +162,12 @@ class Executor:
         message = delivery.message
         if message.id and self.results is not None:
             records = (self.app.records.write(message.id, message.run, states.FAILURE, exc),)
-        return Settlement(delivery=delivery, verdict=Verdict.BURY, records=records, reason=reason)
+        return Settlement(
+            delivery=delivery,
+            verdict=Verdict.BURY,
+            records=records,
+            reason=reason.encode(errors="backslashreplace").decode(),
+        )
 
     def _revoked(self, delivery: Delivery, task: Any, request: Request, reason: str) -> Settlement:
         logger.info("Discarding %s task: %s[%s]", reason, request.task, request.id)
@@ -276,12 +283,20 @@ class Executor:
         if task.acks_late is False and self.broker.begin((job.delivery,)):
             return False
         if task.track_started and self.results is not None and not job.request.ignore_result:
-            self.results.put((self.concluder.started(job.delivery, job.request, self._pid),))
+            self._tell_started(job, self.results)
         if self.loud:
-            logger.info("Task %s[%s] received", task.name, job.request.id)
+            context = {"task_id": job.request.id, "task_name": task.name}
+            logger.info("Task %s[%s] received", task.name, job.request.id, extra=context)
         if signals.task_received.receivers:
             signals.task_received.send(sender=self, request=job.request)
         return True
+
+    def _tell_started(self, job: Job, results: ResultBackend) -> None:
+        """Store STARTED; a task is not held up because that cannot be stored."""
+        try:
+            results.put((self.concluder.started(job.delivery, job.request, self._pid),))
+        except OperationalError as exc:
+            logger.warning("That %s has started cannot be stored: %s", job.request, exc)
 
     def run(self, job: Job) -> Settlement:
         """Call the task in this thread, under its soft limit, and conclude."""
@@ -309,7 +324,11 @@ class Executor:
         """Log and conclude."""
         if self.loud or outcome.exc is not None:
             _log(job, outcome)
-        return self.concluder.conclude(job.delivery, job.task, job.request, outcome)
+        try:
+            return self.concluder.conclude(job.delivery, job.task, job.request, outcome)
+        except Exception as exc:  # whatever it is, the message must not stay here for ever
+            logger.exception("The end of %s cannot be told as it is", job.request)
+            return self.concluder.failure(job.delivery, job.task, job.request, exc)
 
 
 def _defer(delivery: Delivery, due_at: float, note: str) -> Settlement:

@@ -65,6 +65,9 @@ class WorkerOptions(Struct, kw_only=True):
     rate_limits: bool = True
     pidfile: str | None = None
     quiet: bool = False
+    beat: bool = False  # the agent sends periodic tasks, too
+    beat_scheduler: str | None = None
+    beat_schedule_filename: str | None = None
 
     @property
     def powers(self) -> PoolPowers:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from celeriac import states
 from celeriac.contracts import Broker, ResultBackend
-from celeriac.exceptions import LeaseLost, OperationalError
+from celeriac.exceptions import LeaseLost, OperationalError, SoftTimeLimitExceeded
+from celeriac.execution import Outcome
 from celeriac.message import Delivery, Owner, Settlement, Verdict
 from celeriac.settling import Settling
 from celeriac.worker.executor import Executor, Job, SoftLimit
@@ -41,6 +42,8 @@ logger = logging.getLogger("celeriac.worker.runner")
 # One wait for messages (seconds): how soon an idle runner sees that it is to stop.
 WAIT = 0.5
 MAX_BYTES = 16 * 1024 * 1024
+# How long pools that run several tasks in a process let a suspect run alone, and wait for that.
+ALONE = 10.0
 
 
 def main(
@@ -227,6 +230,27 @@ class BaseRunner:
         self.link.close()
         self._connect()
 
+    def suspect(self, delivery: Delivery) -> bool:
+        """Would one more lost process bury it? Then nothing that is innocent should run beside
+        it: it may be what kills them."""
+        return 0 < delivery.lost >= self.options.max_deliveries - 1
+
+    def begin(self, job: Job) -> bool:
+        """The last step before the call; False if the task is not to be run here and now."""
+        try:
+            return self.executor.begin(job)
+        except OperationalError as exc:
+            logger.error("Cannot start %s, giving it back: %s", job.request, exc)
+            self.release([job.delivery])
+            time.sleep(random.uniform(0.1, 0.3))
+            return False
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back what was not started."""
+        now = time.monotonic()
+        for delivery in deliveries:
+            self.settler.add(Settlement(delivery=delivery, verdict=Verdict.RELEASE), now)
+
     # --- counting and recycling ---------------------------------------------------------------
 
     def count(self, settlement: Settlement) -> None:
@@ -238,6 +262,11 @@ class BaseRunner:
             self.slot.count(retried=1)
         else:
             self.slot.count(done=1)
+
+    def within_life(self, limit: int) -> int:
+        """``limit``, or how many tasks this process may still run if that is less."""
+        most = self.options.max_tasks_per_child
+        return min(limit, max(1, most - self.ran)) if most else limit
 
     def worn_out(self) -> int:
         """The exit code with which this process is to be replaced, or the worker stopped; or 0."""
@@ -270,10 +299,7 @@ class Runner(BaseRunner):
         keeper.start()
         try:
             while not self.stopping:
-                limit = self.pace.claim()
-                if self.options.max_tasks_per_child:
-                    limit = min(limit, max(1, self.options.max_tasks_per_child - self.ran))
-                deliveries = self.claim(limit)
+                deliveries = self.claim(self.within_life(self.pace.claim()))
                 if not deliveries:
                     continue
                 self.pending.extend(deliveries)
@@ -320,13 +346,15 @@ class Runner(BaseRunner):
         slot = self.slot
         slot.start(delivery.tag, delivery.message.id, task.name, now, job.soft, job.hard)
         try:
-            if not self.executor.begin(job):
+            if not self.begin(job):
                 return
             self.started, self.job = now, job
             if job.soft and self.soft is not None:
                 settlement = self.soft.call(job.soft, lambda: self.executor.run(job))
             else:
                 settlement = self.executor.run(job)
+        except SoftTimeLimitExceeded as late:  # the alarm rang when the task had just ended
+            settlement = self.executor.finish(job, Outcome(states.FAILURE, late, late))
         finally:
             self.job = None
             slot.finish()
@@ -342,11 +370,6 @@ class Runner(BaseRunner):
             unstarted = list(self.pending)
             self.pending.clear()
         self.release(unstarted)
-
-    def release(self, deliveries: Sequence[Delivery]) -> None:
-        now = time.monotonic()
-        for delivery in deliveries:
-            self.settler.add(Settlement(delivery=delivery, verdict=Verdict.RELEASE), now)
 
 
 def settle_handed(

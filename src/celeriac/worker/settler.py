@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from celeriac.exceptions import OperationalError
-from celeriac.message import Settled, Settlement
+from celeriac.message import Settled, Settlement, Verdict
 from celeriac.settling import Settling
 
 logger = logging.getLogger("celeriac.worker.settler")
@@ -87,8 +87,23 @@ class Settler:
                 time.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, 2.0)
                 continue
+            except Exception as exc:  # something in there cannot be stored: find out what
+                if len(batch) > 1:
+                    return [answer for one in batch for answer in self._deliver([one])]
+                batch = [_kept(batch[0], exc)]
+                continue
             if told:
                 logger.info("Settled again.")
                 # What a cut connection had carried out already answers "lost" now.
                 return [Settled.SETTLED for _ in answers]
             return answers
+
+
+def _kept(settlement: Settlement, exc: Exception) -> Settlement:
+    """Instead of a settlement that no try can store: a dead letter of its message."""
+    message = settlement.delivery.message
+    reason = f"its outcome cannot be stored: {type(exc).__name__}: {exc!a}"
+    if settlement.verdict is Verdict.BURY and settlement.reason == reason:
+        raise exc
+    logger.error("Message %s is kept as a dead letter: %s", message.id, reason, exc_info=exc)
+    return Settlement(delivery=settlement.delivery, verdict=Verdict.BURY, reason=reason)

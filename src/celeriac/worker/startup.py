@@ -38,7 +38,11 @@ def prepare(app: Celeriac, options: WorkerOptions, instance: Any) -> Iterator[No
     ``instance`` is what receivers of the worker signals are given. Raises ImproperlyConfigured."""
     app.node_name = options.hostname
     check_pool(app, options)
-    with _pidfile(options.pidfile):
+    if options.beat:
+        from celeriac.beat.registering import code_entries
+
+        code_entries(app)  # a mistake in the schedule is to be seen now
+    with held_pidfile(options.pidfile):
         signals.celeryd_init.send(
             sender=options.hostname,
             instance=instance,
@@ -107,7 +111,7 @@ def set_rate_limits(app: Celeriac, options: WorkerOptions, table: SlotTable) -> 
 
 
 @contextmanager
-def _pidfile(path: str | None) -> Iterator[None]:
+def held_pidfile(path: str | None) -> Iterator[None]:
     """Hold the pid file, if one is wanted; one that a dead process has left is taken over."""
     if path is None:
         yield

@@ -17,9 +17,10 @@ from celeriac.drivers.memory.admin import MemoryQueueAdmin
 from celeriac.drivers.memory.broker import MemoryBroker
 from celeriac.drivers.memory.bus import MemoryEventBus
 from celeriac.drivers.memory.results import MemoryResultBackend
+from celeriac.drivers.memory.schedules import MemoryScheduleStore
 from celeriac.drivers.memory.store import Store, forget
 
-__all__ = ["admin", "broker", "bus", "forget", "results"]
+__all__ = ["admin", "broker", "bus", "forget", "results", "schedules"]
 
 keeps_results = True  # without another result backend, its own
 
@@ -30,6 +31,10 @@ def broker(url: str, options: Mapping[str, Any]) -> MemoryBroker:
 
 def results(url: str, options: Mapping[str, Any]) -> MemoryResultBackend:
     return MemoryResultBackend(Store.at(url), options)
+
+
+def schedules(url: str, options: Mapping[str, Any]) -> MemoryScheduleStore:
+    return MemoryScheduleStore(Store.at(url))
 
 
 def bus(url: str, options: Mapping[str, Any]) -> MemoryEventBus:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Struct
 
 from celeriac.drivers.memory.outcomes import Outcomes
+from celeriac.drivers.memory.schedules import Schedules
 from celeriac.exceptions import LeaseLost
 from celeriac.message import Delivery, Message, MessageState, Owner, Worker
 
@@ -94,6 +95,7 @@ class Store:
         self.paused: set[str] = set()
         self.outcomes = Outcomes()
         self.listeners: set[MemoryEventBus] = set()
+        self.schedules = Schedules()
         self._tags = itertools.count(1)
         self._behind = itertools.count(1)
         self._ahead = itertools.count(-1, -1)

@@ -16,8 +16,9 @@ from celeriac.drivers.sqlite.admin import SqliteQueueAdmin
 from celeriac.drivers.sqlite.broker import SqliteBroker
 from celeriac.drivers.sqlite.bus import SqliteEventBus
 from celeriac.drivers.sqlite.results import SqliteResultBackend
+from celeriac.drivers.sqlite.schedules import SqliteScheduleStore
 
-__all__ = ["admin", "broker", "bus", "results"]
+__all__ = ["admin", "broker", "bus", "results", "schedules"]
 
 keeps_results = True  # without another result backend, its own
 
@@ -28,6 +29,10 @@ def broker(url: str, options: Mapping[str, Any]) -> SqliteBroker:
 
 def results(url: str, options: Mapping[str, Any]) -> SqliteResultBackend:
     return SqliteResultBackend(url, options)
+
+
+def schedules(url: str, options: Mapping[str, Any]) -> SqliteScheduleStore:
+    return SqliteScheduleStore(url, options)
 
 
 def bus(url: str, options: Mapping[str, Any]) -> SqliteEventBus:

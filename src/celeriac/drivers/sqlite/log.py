@@ -40,8 +40,8 @@ class Log:
         """On a small disk less is kept, of both."""
         total = _space(self._options.path)[0]
         if total:
-            self._limit = min(self._limit, max(MEGABYTE // 2, total // 8))
-            self._next = self._limit
+            if self._options.wal_autocheckpoint:
+                self._next = self._limit = min(self._limit, max(MEGABYTE // 2, total // 8))
             self._reserve = int(min(2 * self._limit, 32 * MEGABYTE, total // 4))
 
     def length(self) -> int:

@@ -42,6 +42,7 @@ def _configure(connection: sqlite3.Connection, options: Options) -> None:
     _use_log(connection, options.path)
     execute(f"PRAGMA synchronous = {options.synchronous}")
     execute("PRAGMA wal_autocheckpoint = 0")  # done in log.py, which says why
+    execute("PRAGMA cache_size = -8000")
     execute("PRAGMA temp_store = MEMORY")
     execute("PRAGMA secure_delete = OFF")  # some builds overwrite what is deleted: pages of work
 

@@ -21,8 +21,8 @@ SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 class Options(Struct, frozen=True, kw_only=True):
     """``timeout``: seconds to wait for another process's lock. ``wal_autocheckpoint``: pages of
-    the log after which a commit moves them into the file. ``dedupe_window``: seconds that a key
-    is remembered."""
+    the log after which a commit moves them into the file (0: never). ``dedupe_window``: seconds
+    that a key is remembered."""
 
     path: str
     synchronous: str = "NORMAL"

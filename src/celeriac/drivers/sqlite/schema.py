@@ -13,7 +13,10 @@ APPLICATION_ID = 0x43656C79  # "Cely", in the file's header
 OLDEST_SQLITE = (3, 35, 0)  # UPSERT, window functions, RETURNING
 
 # What leads from one version to the next; the file's user_version counts those it has.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (tuple(statements("schema").values()),)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    tuple(statements("schema").values()),
+    tuple(statements("schema_2").values()),
+)
 
 
 def version_of(connection: sqlite3.Connection, path: str) -> int:

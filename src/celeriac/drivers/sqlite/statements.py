@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 __all__ = ["statements"]
@@ -10,7 +12,8 @@ _HERE = Path(__file__).parent
 _NAME = "-- name: "
 
 
-def statements(file: str) -> dict[str, str]:
+@cache
+def statements(file: str) -> Mapping[str, str]:
     """The statements of ``<file>.sql`` by name, in their order, without their comments."""
     found: dict[str, list[str]] = {}
     lines: list[str] = []

@@ -6,6 +6,7 @@ Each step is a short transaction of its own, so that nobody waits long for the l
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -141,17 +142,18 @@ def _drop_dead(connection: sqlite3.Connection, rows: sqlite3.Cursor) -> int:
 
 
 def shrink(database: Database) -> None:
-    """Give free pages at the end of the file back, some at a time, and shorten a long log."""
+    """Give free pages at the end of the file back, some at a time, and shorten a long log. The
+    file is cut when the log has been emptied."""
     deadline = time.monotonic() + BUDGET
-    while time.monotonic() < deadline:
+    while True:
         (free,) = database.fetch("PRAGMA freelist_count")[0]
         (pages,) = database.fetch("PRAGMA page_count")[0]
-        surplus = free - max(SPARE_PAGES, pages // 10)
-        if surplus <= 0:
+        surplus = min(free - max(SPARE_PAGES, pages // 10), PAGES_AT_ONCE)
+        if surplus <= 0 or time.monotonic() > deadline:
             break
         with database.write() as connection:
-            connection.execute(
-                f"PRAGMA incremental_vacuum({min(surplus, PAGES_AT_ONCE)})"
-            ).fetchall()
-    if database.log.length() > LOG_TOO_LONG:
-        database.fetch("PRAGMA wal_checkpoint(TRUNCATE)")  # does nothing while others read
+            connection.execute(f"PRAGMA incremental_vacuum({surplus})").fetchall()
+    (size,) = database.fetch("PRAGMA page_size")[0]
+    uncut = os.stat(database.path).st_size - pages * size
+    if uncut > LOG_TOO_LONG or database.log.length() > LOG_TOO_LONG or (uncut > 0 and surplus <= 0):
+        database.run(database.log.empty)  # or as much as others' reading allows

@@ -129,7 +129,8 @@ class Pace:
 
     SLOWEST = 1.0
     SOONEST = 0.001
-    DEAF_FIRST = 0.0005
+    DEAF_FIRST = 0.0001
+    DEAF_GROWTH = 3.0
     DEAF_LONGEST = 0.010
     QUIET = 0.1
 
@@ -147,7 +148,7 @@ class Pace:
                 self._deaf = 0.0
             if self._deaf:
                 time.sleep(max(0.0, min(max(self._deaf, 4 * cost), longest)))
-            self._deaf = min(max(self._deaf * 2, self.DEAF_FIRST), self.DEAF_LONGEST)
+            self._deaf = min(max(self._deaf * self.DEAF_GROWTH, self.DEAF_FIRST), self.DEAF_LONGEST)
             self._woken_at = now
             self._again = self.SOONEST
         else:

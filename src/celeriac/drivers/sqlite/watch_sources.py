@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
@@ -74,12 +73,15 @@ class InotifySource:
     is looked up by its path each time; watching a watched file once more changes nothing."""
 
     def __init__(self) -> None:
+        import ctypes  # costs a millisecond that only a waiter needs to spend
+
         library = ctypes.CDLL(None, use_errno=True)
+        self._errno: Any = ctypes.get_errno
         self._add: Any = library.inotify_add_watch
         self._add.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
         self._descriptor = int(library.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC))
         if self._descriptor < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
+            raise OSError(self._errno(), "inotify_init1")
         self._bell = _Bell()
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
@@ -88,7 +90,7 @@ class InotifySource:
     def arm(self, path: str) -> bool:
         if self._add(self._descriptor, os.fsencode(path), _IN_MODIFY) >= 0:
             return True
-        if ctypes.get_errno() == errno.ENOENT:
+        if self._errno() == errno.ENOENT:
             raise FileNotFoundError(path)
         return False
 

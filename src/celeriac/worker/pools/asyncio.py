@@ -11,15 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from celeriac.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
-from celeriac.execution import ExceptionInfo, Outcome
+from celeriac.exceptions import SoftTimeLimitExceeded
 from celeriac.message import Delivery, Settlement, Verdict
-from celeriac.states import FAILURE
 from celeriac.worker.executor import Job
 from celeriac.worker.process import EXIT_OK
-from celeriac.worker.runner import WAIT, BaseRunner
+from celeriac.worker.runner import ALONE, WAIT, BaseRunner
+from celeriac.worker.slots import Slot
 
 logger = logging.getLogger("celeriac.worker.pools")
 
@@ -42,6 +41,9 @@ class AsyncioRunner(BaseRunner):
         self._free = asyncio.Semaphore(self.options.concurrency)
         self._seats = list(range(self.options.concurrency))
         self._running: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Task[Settlement]] = set()
+        # For functions that are no coroutines: as many threads as can be needed.
+        self._loop.set_default_executor(ThreadPoolExecutor(self.options.concurrency, "celeriac"))
         self._flushing: asyncio.Future[None] | None = None
         watcher = asyncio.create_task(self._watch())
         code = EXIT_OK
@@ -72,19 +74,38 @@ class AsyncioRunner(BaseRunner):
             await self._free.acquire()
             free += 1
         started = 0
-        deliveries = await self._in(self._claimer, lambda: self.claim(free))
+        deliveries = await self._in(self._claimer, lambda: self.claim(self.within_life(free)))
         for delivery in deliveries:
+            if self.suspect(delivery):
+                free = await self._all_free(free)
             started += self._start(delivery)
         if not self.settler.empty:
             await self._in(self._settling, self.settler.flush)
+        if self._running and started and self.suspect(deliveries[0]):
+            await asyncio.wait(self._running, timeout=ALONE)
         for _ in range(free - started):
             self._free.release()
+
+    async def _all_free(self, free: int) -> int:
+        """Wait for what runs, so that a suspect runs alone; how many seats are held then."""
+        until = time.monotonic() + ALONE
+        while free < self.options.concurrency and not self.stopping:
+            try:
+                left = until - time.monotonic()
+                await asyncio.wait_for(self._free.acquire(), max(0.0, min(WAIT, left)))
+            except TimeoutError:
+                if time.monotonic() >= until:
+                    break
+            else:
+                free += 1
+        return free
 
     def _start(self, delivery: Delivery) -> int:
         admitted = self.executor.admit(delivery)
         if isinstance(admitted, Settlement):
             self.settler.add(admitted, time.monotonic())
             return 0
+        self.ran += 1
         task = asyncio.create_task(self._run(admitted), name=admitted.task.name)
         self._running.add(task)
         task.add_done_callback(self._done)
@@ -107,55 +128,46 @@ class AsyncioRunner(BaseRunner):
         number = slot.start(delivery.tag, delivery.message.id, job.task.name, now, job.soft)
         try:
             if job.task.acks_late is False or job.task.track_started:
-                if not await self._in(self._settling, lambda: self.executor.begin(job)):
-                    return
-            elif not self.executor.begin(job):
-                return
-            settlement = await self._limited(job, slot, number)
+                begun = await self._in(self._settling, lambda: self.begin(job))
+            else:
+                begun = self.begin(job)
+            settlement = await self._limited(job, slot, number) if begun else None
         finally:
             slot.finish()
             self._seats.append(seat)
-        self.ran += 1
-        self.count(settlement)
-        self.settler.add(settlement, time.monotonic())
+        if settlement is not None:
+            self.count(settlement)
+            self.settler.add(settlement, time.monotonic())
         await self._flush()
 
-    async def _limited(self, job: Job, slot: Any, number: int) -> Settlement:
-        """Run it under its limits: the soft one cancels it, and it fails with
-        SoftTimeLimitExceeded; the hard one does not wait for it to end."""
+    async def _limited(self, job: Job, slot: Slot, number: int) -> Settlement:
+        """Run it under its limits. At the soft one it is cancelled, and has failed when it ends;
+        at the hard one, and when it is terminated, nobody waits for its end."""
         work = asyncio.create_task(self.executor.run_async(job))
         began = time.monotonic()
-        error: BaseException | None = None
+        soft = job.soft
         while not work.done():
-            await asyncio.wait({work}, timeout=self._next_look(job, began))
             ran = time.monotonic() - began
-            if work.done():
-                break
             if slot.cancel_requested == number:
-                error = TaskRevokedError("terminated")
-            elif job.hard and ran >= job.hard:
-                error = TimeLimitExceeded(job.hard)
-            elif job.soft and ran >= job.soft and error is None:
-                error = SoftTimeLimitExceeded()
-                work.cancel(str(error))
-                continue
-            else:
-                continue
-            work.cancel(str(error))
-            break
-        if error is None or (work.done() and not work.cancelled()):
-            return await work
-        if isinstance(error, TaskRevokedError):
-            return self.executor.ended(job.delivery, "terminated", 0.0)
-        outcome = Outcome(FAILURE, error, error)
-        outcome.einfo = ExceptionInfo(error)
-        return self.executor.finish(job, outcome)
+                self._abandon(work)
+                return self.executor.ended(job.delivery, "terminated", 0.0)
+            if job.hard and ran >= job.hard:
+                self._abandon(work)
+                return self.executor.ended(job.delivery, "time_limit", job.hard)
+            if soft and ran >= soft:
+                soft = 0.0
+                job.request._over_limit = SoftTimeLimitExceeded()
+                work.cancel()
+            left = [limit - ran for limit in (soft, job.hard) if limit]
+            await asyncio.wait({work}, timeout=max(0.001, min([CANCEL_POLL, *left])))
+        return await work
 
-    def _next_look(self, job: Job, began: float) -> float:
-        left = [CANCEL_POLL]
-        ran = time.monotonic() - began
-        left += [limit - ran for limit in (job.soft, job.hard) if limit and limit > ran]
-        return max(0.001, min(left))
+    def _abandon(self, work: asyncio.Task[Settlement]) -> None:
+        """Cancel it; what comes of it is of no interest."""
+        self._abandoned.add(work)
+        work.add_done_callback(self._abandoned.discard)
+        work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        work.cancel()
 
     async def _flush(self) -> None:
         """Settle; those who finish while it goes on are taken along by the next."""

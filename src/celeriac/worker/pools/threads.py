@@ -10,7 +10,7 @@ import time
 from celeriac.message import Settlement, Verdict
 from celeriac.worker.executor import Job
 from celeriac.worker.process import EXIT_OK
-from celeriac.worker.runner import WAIT, BaseRunner
+from celeriac.worker.runner import ALONE, WAIT, BaseRunner
 
 logger = logging.getLogger("celeriac.worker.pools")
 
@@ -55,16 +55,32 @@ class ThreadsRunner(BaseRunner):
         while free < self.options.concurrency and self._free.acquire(blocking=False):
             free += 1
         started = 0
-        for delivery in self.claim(free) if not self.stopping else ():
+        deliveries = self.claim(self.within_life(free)) if not self.stopping else []
+        for delivery in deliveries:
             admitted = self.executor.admit(delivery)
             if isinstance(admitted, Settlement):
                 self.settler.add(admitted, time.monotonic())
                 continue
+            if self.suspect(delivery):
+                free = self._all_free(free)
             started += 1
+            self.ran += 1
             self._jobs.put(admitted)
         self.settler.flush()
+        if started and self.suspect(deliveries[0]):
+            started -= self._free.acquire(timeout=ALONE)  # its own: it has ended
         for _ in range(free - started):
             self._free.release()
+
+    def _all_free(self, free: int) -> int:
+        """Wait for what runs, so that a suspect runs alone; how many threads are held then."""
+        until = time.monotonic() + ALONE
+        while free < self.options.concurrency and not self.stopping:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            free += self._free.acquire(timeout=min(left, WAIT))
+        return free
 
     def _thread(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -85,14 +101,12 @@ class ThreadsRunner(BaseRunner):
         slot = self.table.slot(seat)
         slot.start(job.delivery.tag, job.delivery.message.id, job.task.name, now)
         try:
-            if not self.executor.begin(job):
-                return
-            settlement = self.executor.run(job)
+            settlement = self.executor.run(job) if self.begin(job) else None
         finally:
             slot.finish()
             self._seats.put(seat)
-        with self.lock:
-            self.ran += 1
-            self.count(settlement)
-        self.settler.add(settlement, time.monotonic())
+        if settlement is not None:
+            with self.lock:
+                self.count(settlement)
+            self.settler.add(settlement, time.monotonic())
         self.settler.flush()
