@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TESTS ?= tests
 DEMO_ARGS ?= $(if $(BROKER),--broker $(BROKER))
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test servers check bench faults clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -20,8 +20,23 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m examples.backoffice $(DEMO_ARGS)
 
-test: $(STAMP)
+test: $(STAMP) servers
 	$(BIN)/python -m pytest $(TESTS)
+
+# The real servers that tests start for themselves. Installed where that is possible (root on
+# Debian or Ubuntu), without a service being started; elsewhere tests without a server are skipped.
+servers:
+	@for server in redis-server; do \
+		command -v $$server >/dev/null 2>&1 && continue; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+			echo "installing $$server"; policy=/usr/sbin/policy-rc.d; made=; \
+			[ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy && chmod +x $$policy && made=1; }; \
+			{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+				apt-get install -y -qq --no-install-recommends $$server >/dev/null; } || \
+				echo "$$server could not be installed: its tests are skipped"; \
+			[ -z "$$made" ] || rm -f $$policy; \
+		else echo "$$server is not installed: its tests are skipped"; fi; \
+	done
 
 check: $(STAMP)
 	$(BIN)/ruff check .

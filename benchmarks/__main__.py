@@ -1,26 +1,113 @@
-"""``make bench``: measure, and print a table. ``BENCH_ARGS="speed latency"`` chooses parts."""
+"""Measure, and print tables. ``BENCH_ARGS="--quick"`` takes less than a minute,
+``BENCH_ARGS="redis:rates sqlite:speed"`` chooses parts, ``PEERS=celery,rq`` chooses whom Celeriac
+is measured beside on Redis."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import platform
+import shlex
 import sqlite3
+from pathlib import Path
 
-from benchmarks import sqlite
+from benchmarks import broker, chart, environments, redis, run, sqlite
+from benchmarks.peers import CELERIAC, LPUSH, OTHERS, Peer, chosen
+from benchmarks.stage import FULL, QUICK, ROOT, Effort
+
+KEPT = ROOT / "docs" / "benchmarks"
+
+
+def _arguments() -> argparse.Namespace:
+    parts = [*(f"sqlite:{name}" for name in sqlite.PARTS), *(f"redis:{n}" for n in redis.PARTS)]
+    parser = argparse.ArgumentParser(
+        prog="make bench",
+        description=__doc__,
+        epilog=f"PEERS: of {', '.join(OTHERS)}; or all, or none. Parts: {', '.join(parts)}.",
+    )
+    parser.add_argument("parts", nargs="*", help="sqlite, redis, or parts of them; default: all")
+    parser.add_argument("--quick", action="store_true", help="one short round, only to try it")
+    parser.add_argument("--output", type=Path, help="folder for the figures and the chart")
+    arguments = parser.parse_args()
+    known = {*parts, "sqlite", "redis"}
+    if wrong := [part for part in arguments.parts if part not in known]:
+        parser.error(f"there is no part {wrong[0]!r}; there are {', '.join(sorted(known))}")
+    try:
+        arguments.peers = chosen(os.environ.get("PEERS"))
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def _chosen(parts: list[str], store: str, all_parts: list[str]) -> list[str]:
+    """The parts of this store that are asked for."""
+    if not parts or store in parts:
+        return all_parts
+    return [name for name in all_parts if f"{store}:{name}" in parts]
+
+
+def on_sqlite(parts: list[str], effort: Effort) -> None:
+    print(
+        f"Celeriac on SQLite {sqlite3.sqlite_version}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores; rounds: {effort.rounds}\n"
+    )
+    for part in parts:
+        for what, figure, bar in sqlite.PARTS[part](effort):
+            print(f"{what:34} {figure:58} {bar}", flush=True)
+    print()
+
+
+def on_redis(parts: list[str], peers: list[Peer], effort: Effort) -> run.Run:
+    for peer in peers:
+        environments.prepare(peer)
+    with broker.server() as server:
+        comparison = redis.Comparison(server, peers, effort)
+        for part in parts:
+            redis.PARTS[part](comparison)
+        version = server.info("server")["redis_version"]
+    return run.Run(
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        quick=effort is QUICK,
+        rounds=effort.rounds,
+        backlog=effort.count(1_000_000),
+        machine=run.machine(version),
+        systems={
+            peer.name: {
+                "title": peer.title,
+                "versions": environments.versions(peer),
+                "worker": shlex.join(peer.worker),
+                "copies": peer.copies,
+            }
+            for peer in (CELERIAC, *peers, LPUSH)
+        },
+        figures=comparison.figures,
+        idle_commands=comparison.idle_commands,
+    )
+
+
+def keep(found: run.Run, folder: Path) -> None:
+    file = folder / f"{found.date}-redis.json"
+    found.save(file)
+    picture = folder / "redis.svg"
+    picture.write_text(chart.draw(found), encoding="utf-8")
+    print(f"\nkept in {os.path.relpath(file)}, drawn in {os.path.relpath(picture)}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of: {', '.join(sqlite.PARTS)}; default: all")
-    chosen = parser.parse_args().parts or list(sqlite.PARTS)
-    print(
-        f"Celeriac on SQLite {sqlite3.sqlite_version}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} cores; medians of {sqlite.ROUNDS} interleaved rounds\n"
-    )
-    for part in chosen:
-        for what, figure, bar in sqlite.PARTS[part]():
-            print(f"{what:34} {figure:58} {bar}", flush=True)
+    arguments = _arguments()
+    effort = QUICK if arguments.quick else FULL
+    if parts := _chosen(arguments.parts, "sqlite", list(sqlite.PARTS)):
+        on_sqlite(parts, effort)
+    parts = _chosen(arguments.parts, "redis", list(redis.PARTS))
+    if parts and not broker.installed():
+        print("redis-server is not installed: the comparison on Redis is left out")
+    elif parts:
+        found = on_redis(parts, arguments.peers, effort)
+        print(f"Celeriac and peers on Redis {found.machine['redis']}; rounds: {effort.rounds}\n")
+        print(run.table(found))
+        whole = not arguments.quick and parts == list(redis.PARTS)
+        keep(found, arguments.output or (KEPT if whole else environments.FOLDER / "runs"))
 
 
 if __name__ == "__main__":

@@ -12,19 +12,18 @@ from typing import Any
 
 from benchmarks import plain
 from benchmarks.stage import (
-    cpu,
+    Effort,
+    Workers,
     done_times,
     interleaved,
     median,
     percentile,
-    pss,
-    tree,
     wait_for,
-    worker,
+    worker_command,
+    workers,
 )
 from celeriac import Celeriac
 
-ROUNDS = 3
 Row = tuple[str, str, str]  # what, figure, bar
 
 
@@ -34,6 +33,14 @@ def store() -> Iterator[tuple[Path, str]]:
     with tempfile.TemporaryDirectory(prefix="celeriac-bench-") as folder:
         path = Path(folder) / "bench.db"
         yield path, f"sqlite:///{path}"
+
+
+@contextmanager
+def worker(url: str) -> Iterator[Workers]:
+    """A worker of two runners on this store."""
+    command = worker_command("benchmarks.shop:app")
+    with workers(command, {"BENCH_URL": url}) as running:
+        yield running
 
 
 @contextmanager
@@ -102,15 +109,16 @@ def plain_bulk_rate(calls: int) -> float:
         return calls / (time.perf_counter() - start)
 
 
-def speed() -> list[Row]:
+def speed(effort: Effort) -> list[Row]:
+    tasks, calls, many = effort.count(40_000), effort.count(10_000), effort.count(50_000)
     figures = interleaved(
-        ROUNDS,
-        rate=lambda: rate(40_000),
-        plain_rate=lambda: plain_rate(40_000),
-        delay=lambda: delay_rate(10_000),
-        plain_insert=lambda: plain_insert_rate(10_000),
-        bulk=lambda: bulk_rate(50_000),
-        plain_bulk=lambda: plain_bulk_rate(50_000),
+        effort.rounds,
+        rate=lambda: rate(tasks),
+        plain_rate=lambda: plain_rate(tasks),
+        delay=lambda: delay_rate(calls),
+        plain_insert=lambda: plain_insert_rate(calls),
+        bulk=lambda: bulk_rate(many),
+        plain_bulk=lambda: plain_bulk_rate(many),
     )
     mid = {name: median(values) for name, values in figures.items()}
     return [
@@ -125,19 +133,19 @@ def _ratio(what: str, ours: float, plain_one: float, bar: str) -> Row:
     return what, figure, f">= {bar}"
 
 
-def latency() -> list[Row]:
+def latency(effort: Effort) -> list[Row]:
     """Send and wait, and idle cost, with a worker of two runners."""
     with store() as (_, url), shop(url) as (_, noop), worker(url) as process:
         for _ in range(20):
             noop.delay().get(timeout=30)
         times = []
-        for _ in range(1000):
+        for _ in range(effort.count(1000)):
             start = time.perf_counter()
             noop.delay().get(timeout=30)
             times.append(time.perf_counter() - start)
         time.sleep(2)
-        used = cpu(process, 20)
-        size = pss(process)
+        used = process.cpu(effort.idle)
+        size = process.pss()
     return [
         ("send and wait, median", f"{1000 * median(times):.2f} ms", "<= 3 ms"),
         ("send and wait, 99th percentile", f"{1000 * percentile(times, 0.99):.2f} ms", "<= 15 ms"),
@@ -146,44 +154,41 @@ def latency() -> list[Row]:
     ]
 
 
-def backlog() -> list[Row]:
+def backlog(effort: Effort) -> list[Row]:
     """The rate with a million messages waiting behind, beside that with a thousand."""
+    waiting = effort.count(1_000_000)
     figures = interleaved(
-        ROUNDS,
-        million=lambda: rate(20_000, waiting=1_000_000),
+        effort.rounds,
+        million=lambda: rate(20_000, waiting=waiting),
         thousand=lambda: rate(20_000, waiting=10_000),
     )
     many, few = median(figures["million"]), median(figures["thousand"])
     figure = f"{many:,.0f}/s beside {few:,.0f}/s: {100 * many / few:.0f} %"
-    return [("1,000,000 waiting", figure, ">= 85 %")]
+    return [(f"{waiting:,} waiting", figure, ">= 85 %")]
 
 
-def delayed() -> list[Row]:
+def delayed(effort: Effort) -> list[Row]:
     """How late due messages start, and what 100,000 delayed ones cost a worker."""
     with store() as (_, url), shop(url) as (app, noop), worker(url) as process:
         noop.delay().get(timeout=30)
         late = app.task(lambda due: None, name="benchmarks.shop.late")  # type: ignore[call-overload]
         results = []
-        for number in range(100):
+        for number in range(effort.count(100)):
             countdown = 0.5 + number * 0.037
             results.append(late.apply_async((time.time() + countdown,), countdown=countdown))
         lateness = [result.get(timeout=30) for result in results]
-        before = _resident(process)
-        for _ in range(10):
+        before = process.uss()
+        for _ in range(effort.count(10)):
             noop.delay_many([()] * 10_000, countdown=3600)
         time.sleep(3)
         noop.delay().get(timeout=30)
-        grown = _resident(process) - before
+        grown = process.uss() - before
+    delayed = f"{effort.count(10) * 10_000:,} delayed for an hour"
     return [
         ("a due message starts, median", f"{1000 * median(lateness):.0f} ms late", "<= 100 ms"),
         ("a due message starts, latest", f"{1000 * max(lateness):.0f} ms late", "<= 500 ms"),
-        ("100,000 delayed for an hour", f"{grown:+.1f} MB in the worker", "nothing"),
+        (delayed, f"{grown:+.1f} MB in the worker", "nothing"),
     ]
-
-
-def _resident(process: Any) -> float:
-    """MB that the tree's processes have for themselves alone."""
-    return sum(one.memory_full_info().uss for one in tree(process)) / 1e6
 
 
 PARTS = {"speed": speed, "latency": latency, "delayed": delayed, "backlog": backlog}

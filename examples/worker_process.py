@@ -94,7 +94,7 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def own_worker(app: str, *, concurrency: int = 2) -> Iterator[Path]:
+def own_worker(app: str, *, concurrency: int = 2, options: Sequence[str] = ()) -> Iterator[Path]:
     """Run a worker for ``app`` on a database in a temporary folder, which is what the block gets
     and which is gone after it. To be entered before the app is used for the first time."""
     with tempfile.TemporaryDirectory(prefix="celeriac-example-") as name:
@@ -102,7 +102,7 @@ def own_worker(app: str, *, concurrency: int = 2) -> Iterator[Path]:
         url = f"sqlite:///{folder / 'celeriac.db'}"
         os.environ.update(CELERIAC_BROKER_URL=url, CELERIAC_RESULT_BACKEND=url)
         log = folder / "worker.log"
-        with WorkerProcess(app, concurrency=concurrency, log=log, options=["-l", "info"]):
+        with WorkerProcess(app, concurrency=concurrency, log=log, options=["-l", "info", *options]):
             try:
                 yield folder
             except Exception:

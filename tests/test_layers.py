@@ -63,6 +63,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "django": ("integrations.django",),
     "fastapi": ("integrations.fastapi",),
     "flask": ("integrations.flask",),
+    "hiredis": ("drivers.redis",),
     "hypothesis": ("testing",),
     "kombu": (),  # its queues and exchanges are known by their shape
     "msgpack": ("protocol",),
@@ -70,7 +71,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "psutil": (),  # only for tests
     "pydantic": ("validation",),
     "pytest": ("testing",),
-    "redis": ("drivers.redis",),
+    "redis": (),  # its command path costs as much as the command
     "sqlite3": ("drivers.sqlite",),
     "yaml": ("protocol",),
     "zstandard": ("protocol",),

@@ -22,7 +22,7 @@ from PIL import Image
 
 from examples.backoffice.attempts import Attempts
 from examples.backoffice.data import read_recipients
-from examples.backoffice.mail import message_id
+from examples.backoffice.mail import BOSS, message_id
 from examples.backoffice.settings import Settings
 
 REPORT = "the report"
@@ -31,6 +31,7 @@ TASKS = {
     "thumbnails": ("make_thumbnail",),
     "sales": ("sum_sales", "write_report"),
     "orders": ("place_order",),
+    "digest": ("send_digest",),
 }
 
 
@@ -96,6 +97,16 @@ def mails(settings: Settings) -> Counter[str]:
     return found
 
 
+def digests(settings: Settings) -> Counter[str]:
+    """Message-IDs in the inbox of the mails to the boss."""
+    found: Counter[str] = Counter()
+    for path in settings.inbox.glob("*.eml"):
+        message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        if message["To"] == BOSS:
+            found[message["Message-ID"]] += 1
+    return found
+
+
 def thumbnails(settings: Settings) -> Counter[str]:
     """Names of the small pictures that can be opened, are small, and not distorted."""
     found: Counter[str] = Counter()
@@ -148,6 +159,7 @@ ARRIVED: dict[str, Callable[[Settings], Counter[str]]] = {
     "thumbnails": thumbnails,
     "sales": sales,
     "orders": orders,
+    "digest": digests,
 }
 
 

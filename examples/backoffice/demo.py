@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celeriac.beat.operating import Desk
 from examples.backoffice import count, data
 from examples.backoffice.attempts import Attempts
 from examples.backoffice.kills import Killer
-from examples.backoffice.mail import message_id
+from examples.backoffice.mail import digest_id, message_id
 from examples.backoffice.mail_server import MailServer
 from examples.backoffice.pictures import write_pictures
 from examples.backoffice.progress import Progress
-from examples.backoffice.settings import Settings
+from examples.backoffice.settings import DIGEST_EVERY, Settings
 from examples.backoffice.shop_api import ShopApi
 from examples.worker_process import WorkerProcess
 
@@ -85,6 +87,30 @@ class Work:
         return not self._open
 
 
+class Digests:
+    """The mails that the schedule has asked for up to now; no list of them was handed out."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.keys: list[str] = []
+
+    def arrived(self) -> bool:
+        """Are all there that were due when this was asked for the first time?"""
+        self.keys = self.keys or self._due()
+        there = count.digests(self._settings)
+        return bool(self.keys) and all(there[key] for key in self.keys)
+
+    def _due(self) -> list[str]:
+        from examples.backoffice import tasks
+
+        with Desk(tasks.app) as desk:
+            found = [entry for entry in desk.entries() if entry.name == self._settings.digest]
+        if not found or found[0].last_nominal is None:
+            return []  # the worker has only just begun
+        last, every = found[0].last_nominal, timedelta(seconds=DIGEST_EVERY)
+        return [digest_id((last - back * every).isoformat()) for back in range(found[0].count)]
+
+
 def run(options: argparse.Namespace) -> int:
     """The whole demo; returns its exit status."""
     settings = Settings(out=options.out.resolve(), queue=f"backoffice-{secrets.token_hex(3)}")
@@ -97,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
             "examples.backoffice.tasks",
             concurrency=options.concurrency,
             log=settings.out / "worker.log",
-            options=["-Q", settings.queue, "-l", "warning"],
+            options=["-Q", settings.queue, "-l", "warning", "-B"],
         )
         print(f"starting: {' '.join(worker.command)}", flush=True)
         with worker:
@@ -156,13 +182,20 @@ def watch(
     )
     killer.start()
     try:
-        count.write_sent(settings.sent, keys, time.time())
+        begun = time.time()
+        count.write_sent(settings.sent, keys, begun)
         work = Work(todo)
         until = time.monotonic() + options.timeout
         while not work.finished() and time.monotonic() < until:
             worker.check()
             progress.show()
             time.sleep(TICK)
+        digests = Digests(settings)
+        while not digests.arrived() and time.monotonic() < until:
+            worker.check()
+            progress.show()
+            time.sleep(TICK)
+        count.write_sent(settings.sent, {**keys, "digest": digests.keys}, begun)
         progress.show(now=True)
         if not work.finished():
             print(f"the {options.timeout:g} s are over: what is not done by now counts as lost")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+DIGEST_EVERY = 1.0  # seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -38,6 +40,11 @@ class Settings:
             "BACKOFFICE_SHOP_URL": self.shop_url,
             "BACKOFFICE_QUEUE": self.queue,
         }
+
+    @property
+    def digest(self) -> str:
+        """The name of the periodic task."""
+        return f"digest of {self.queue}"
 
     @property
     def inbox(self) -> Path:

@@ -9,9 +9,14 @@ __version__ = "0.1.0"
 VERSION = (0, 1, 0)
 
 if TYPE_CHECKING:
-    from celeriac import exceptions, result, signals, states
+    from celeriac import beat, exceptions, result, schedules, signals, states
     from celeriac.app import Celeriac, Celery, current_app, current_task, shared_task
+    from celeriac.canvas.chains import chain
+    from celeriac.canvas.chords import chord
+    from celeriac.canvas.groups import group
+    from celeriac.canvas.loops import chunks, xmap, xstarmap
     from celeriac.canvas.signature import Signature, maybe_signature, signature, subtask
+    from celeriac.canvas.stamping import StampingVisitor
     from celeriac.task import Task
     from celeriac.utils import uuid
 
@@ -22,32 +27,48 @@ _HOME = {
     "current_task": "celeriac.app",
     "shared_task": "celeriac.app",
     "Signature": "celeriac.canvas",
+    "StampingVisitor": "celeriac.canvas",
+    "chain": "celeriac.canvas",
+    "chord": "celeriac.canvas",
+    "chunks": "celeriac.canvas",
+    "group": "celeriac.canvas",
     "maybe_signature": "celeriac.canvas",
     "signature": "celeriac.canvas",
     "subtask": "celeriac.canvas",
     "Task": "celeriac.task",
     "uuid": "celeriac.utils",
+    "xmap": "celeriac.canvas",
+    "xstarmap": "celeriac.canvas",
 }
-_MODULES = {"exceptions", "result", "signals", "states"}
+_MODULES = {"beat", "exceptions", "result", "schedules", "signals", "states"}
 
 __all__ = [
     "VERSION",
     "Celeriac",
     "Celery",
     "Signature",
+    "StampingVisitor",
     "Task",
     "__version__",
+    "beat",
+    "chain",
+    "chord",
+    "chunks",
     "current_app",
     "current_task",
     "exceptions",
+    "group",
     "maybe_signature",
     "result",
+    "schedules",
     "shared_task",
     "signals",
     "signature",
     "states",
     "subtask",
     "uuid",
+    "xmap",
+    "xstarmap",
 ]
 
 

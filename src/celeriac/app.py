@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, Concatenate, Literal, TypeVar, cast, overload
 
-from celeriac import current, drivers, signals, states
-from celeriac.canvas.signature import Signature, signature
+from celeriac import current, drivers, execution, signals, states
+from celeriac.canvas.compiling import Compiler, ends, errbacks_of
+from celeriac.canvas.signature import Signature, maybe_signature, signature
 from celeriac.conf import Settings
-from celeriac.contracts import Broker, EventBus, QueueAdmin, ResultBackend
+from celeriac.contracts import Broker, EventBus, QueueAdmin, ResultBackend, ScheduleStore
 from celeriac.current import get_current_app
 from celeriac.exceptions import ImproperlyConfigured, NotCapable
 from celeriac.finder import find_app
@@ -28,7 +29,7 @@ from celeriac.producer import Producer
 from celeriac.records import Records
 from celeriac.registry import TaskRegistry
 from celeriac.request import Request, current_request, running_request
-from celeriac.result import AsyncResult, ResultSet
+from celeriac.result import AsyncResult, GroupResult, ResultSet, oldest
 from celeriac.result import AsyncResult as Result
 from celeriac.retry import RetryPolicy
 from celeriac.routing import Queues, Router
@@ -43,7 +44,7 @@ Self = TypeVar("Self")
 
 DEFAULT_BROKER = "sqlite:///celeriac.db"
 # Messages of a bulk that are published in one round trip.
-BULK = 500
+BULK = 1000
 
 
 class Celeriac:
@@ -100,6 +101,8 @@ class Celeriac:
         self._producer: Producer | None = None
         self._sender: Sender | None = None
         self._records: tuple[int, Records] | None = None
+        self._queues: tuple[int, Queues] | None = None
+        self._group_result: Any = None
         current.add_app(self)
         if set_as_current:
             self.set_current()
@@ -166,7 +169,7 @@ class Celeriac:
         """The URL of the broker; says once when it is the default one."""
         url = self.conf.broker_url
         if isinstance(url, list | tuple):
-            url = url[0]
+            url = ";".join(str(one) for one in url)  # for a driver that can fail over
         if url:
             return str(url)
         if not Celeriac._said_default:
@@ -186,7 +189,9 @@ class Celeriac:
         if url is None:
             broker = self.broker_url
             return broker if drivers.keeps_results(broker) else None
-        return None if str(url).startswith("disabled") else str(url)
+        if str(url).startswith("disabled"):
+            return None
+        return drivers.results_beside(str(url), self.broker_url)
 
     @property
     def timezone(self) -> tzinfo:
@@ -200,14 +205,53 @@ class Celeriac:
 
     def make_broker(self) -> Broker:
         """A new, unopened broker."""
-        return drivers.open_broker(self.broker_url, self.conf.broker_transport_options)
+        url = self.broker_url
+        broker = drivers.open_broker(
+            url, self._driver_options(url, self.conf.broker_transport_options)
+        )
+        use_queues = getattr(broker, "use_queues", None)  # the optional power Declares
+        if use_queues is not None:
+            use_queues(self.queues)
+        return broker
 
     def make_results(self) -> ResultBackend | None:
         """A new, unopened result backend; None if there is none."""
         url = self.backend_url
         if url is None:
             return None
-        return drivers.open_results(url, self.conf.result_backend_transport_options)
+        return drivers.open_results(
+            url, self._driver_options(url, self.conf.result_backend_transport_options)
+        )
+
+    def _driver_options(self, url: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The driver's options: those of its own mapping, and before them its settings."""
+        named = drivers.settings_of(url)
+        if not named:
+            return given
+        found = {option: getattr(self.conf, setting) for option, setting in named.items()}
+        return {**{key: value for key, value in found.items() if value is not None}, **given}
+
+    @property
+    def reply_to(self) -> str:
+        """Where results of tasks that this process sends are to go, if they are sent. Raises
+        OperationalError."""
+        url = self.backend_url
+        if url is None or not drivers.sends_results(url):
+            return ""
+        return str(getattr(self.producer.results, "reply_to", ""))
+
+    def make_schedules(self) -> ScheduleStore | None:
+        """A new, unopened store for periodic tasks: the broker's, else the result backend's; None
+        if neither has one."""
+        for url, given in (
+            (self.broker_url, self.conf.broker_transport_options),
+            (self.backend_url, self.conf.result_backend_transport_options),
+        ):
+            if url is not None:
+                store = drivers.open_schedules(url, self._driver_options(url, given))
+                if store is not None:
+                    return store
+        return None
 
     def make_bus(self) -> EventBus | None:
         """A new event bus of the broker, if it has one."""
@@ -269,11 +313,14 @@ class Celeriac:
 
     @property
     def queues(self) -> Queues:
-        return Queues(self.conf)
+        generation = self.conf.generation
+        if self._queues is None or self._queues[0] != generation:
+            self._queues = generation, Queues(self.conf)
+        return self._queues[1]
 
     @property
     def router(self) -> Router:
-        return Router(self.conf)
+        return Router(self.conf, self.queues)
 
     # --- tasks ----------------------------------------------------------------------------------
 
@@ -468,7 +515,7 @@ class Celeriac:
         """Add an entry to ``beat_schedule``; its name. ``schedule`` is a number of seconds, a
         timedelta, or one of ``celeriac.schedules``; ``sig`` a task or signature. ``opts`` are
         calling options, or such of the entry (``overlap``, ``catch_up``, ``jitter``, ...)."""
-        from celeriac.beat.periodic import periodic_entry
+        from celeriac.schedules.periodic import periodic_entry
 
         name, entry = periodic_entry(schedule, sig, args, kwargs, name, opts)
         target = self._periodic if self._conf is None else self._conf.beat_schedule
@@ -531,6 +578,93 @@ class Celeriac:
                 results.append(self._sent(message, task, sig.options))
         return results
 
+    def send_canvas(
+        self,
+        sig: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Send what of a chain, group or chord can begin now; the result of the whole, None for
+        an empty chain. Raises as ``send_task``."""
+        if self.conf.task_always_eager:
+            return sig.apply(args, kwargs, **options)
+        result, compiled = self._compile(sig, args, kwargs, options)
+        policy = self._policy(options)
+        for start in range(0, max(1, len(compiled.messages)), BULK):
+            joins = compiled.joins if start == 0 else ()
+            self.producer.publish(compiled.messages[start : start + BULK], joins, policy=policy)
+        return self._canvas_sent(result, compiled, options)
+
+    async def asend_canvas(
+        self,
+        sig: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """``send_canvas`` for coroutines."""
+        if self.conf.task_always_eager:
+            return sig.apply(args, kwargs, **options)
+        result, compiled = self._compile(sig, args, kwargs, options)
+        policy = self._policy(options)
+        for start in range(0, max(1, len(compiled.messages)), BULK):
+            joins = compiled.joins if start == 0 else ()
+            await self.producer.apublish(
+                compiled.messages[start : start + BULK], joins, policy=policy
+            )
+        return self._canvas_sent(result, compiled, options)
+
+    def _compile(
+        self,
+        sig: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> tuple[Any, Compiler]:
+        self.tasks  # noqa: B018  the options of tasks are known from now on
+        frozen = sig.clone(args, kwargs)
+        frozen._app = self
+        given = {key: value for key, value in options.items() if value is not None}
+        result = frozen.freeze(given.pop("task_id", None))
+        compiled = Compiler(self._first_message, self.conf.result_chord_expires)
+        compiled.add(frozen, (), None, given)
+        if compiled.joins:
+            self._check_joins()
+        return result, compiled
+
+    def _check_joins(self) -> None:
+        """Raises NotImplementedError, as Celery does, where the parts of a chord cannot meet."""
+        results = self.results_or_raise()
+        if not results.capabilities.joins:
+            raise NotImplementedError(
+                f"{results.store} cannot count the parts of a chord: set result_backend to a "
+                "store that can, such as redis:// or sqlite://."
+            )
+
+    def _first_message(
+        self,
+        sig: Signature[Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Message:
+        task = self._tasks.get(sig.task)
+        if task is not None:
+            task.check_arguments(args, kwargs)
+        return self.sender.message(sig.task, args, kwargs, options, task)
+
+    def _canvas_sent(self, result: Any, compiled: Compiler, options: Mapping[str, Any]) -> Any:
+        if signals.after_task_publish.receivers:
+            for message in compiled.messages:
+                self._tell_published(message)
+        request = running_request()
+        if request is not None and result is not None and options.get("add_to_parent", True):
+            running = request._task
+            if running is None or running.trail:
+                request.children.append(oldest(result))
+        return result
+
     def _send_calls(
         self, task: Any, calls: Iterable[Sequence[Any]], options: Mapping[str, Any]
     ) -> list[AsyncResult[Any]]:
@@ -547,7 +681,22 @@ class Celeriac:
                     check(*args)
             messages = self._messages(task, batch, options)
             self.producer.publish(messages, policy=policy)
-            results.extend(self._sent(message, task, options) for message in messages)
+            results.extend(self._all_sent(messages, task, options))
+        return results
+
+    def _all_sent(
+        self, messages: list[Message], task: Any, options: Mapping[str, Any]
+    ) -> list[AsyncResult[Any]]:
+        """``_sent`` for a batch; what it looks at is the same for all."""
+        if signals.after_task_publish.receivers or running_request() is not None or options:
+            return [self._sent(message, task, options) for message in messages]
+        name, ignored = task.name, bool(task.ignore_result)
+        results: list[AsyncResult[Any]] = [
+            AsyncResult(message.id, None, name, self) for message in messages
+        ]
+        if ignored:
+            for result in results:
+                result.ignored = True
         return results
 
     def _messages(
@@ -621,6 +770,28 @@ class Celeriac:
             return RetryPolicy(max_retries=0)
         return RetryPolicy.of(given, self.publish_policy())
 
+    def _replace(self, request: Request, sig: Any) -> None:
+        """``Task.replace``: what is sent when the running call is settled."""
+        given = {
+            "root_id": request.root_id,
+            "parent_id": request.parent_id,
+            "chain": request.chain,
+            "group_id": request.group,
+            "group_index": request.group_index,
+            "chord": request.chord,
+            "replaced_task_nesting": request.replaced_task_nesting + 1,
+        }
+        options = {key: value for key, value in given.items() if value is not None}
+        if request.chord is None:
+            options.pop("group_index", None)
+        sig = sig.clone()
+        sig.freeze(request.id)
+        compiled = Compiler(self._first_message, self.conf.result_chord_expires)
+        compiled.add(sig, (), None, options)
+        request._followups = [*(request._followups or ()), *compiled.messages]
+        request._joins = [*(request._joins or ()), *compiled.joins]
+        request._replaced = True
+
     def _retry_message(
         self,
         task: Any,
@@ -656,12 +827,40 @@ class Celeriac:
             )
             results.put([record])
 
+    def fail_unsent(self, sig: Signature[Any], exc: BaseException) -> None:
+        """Store this failure for every task of a signature that will not be sent, and tell its
+        errbacks."""
+        results = self.producer.results
+        if results is not None:
+            ids = [end.id for end in ends(sig) if end.id]
+            results.put([self.records.write(id, uuid(), states.FAILURE, exc) for id in ids])
+        for member, errbacks in errbacks_of(sig):
+            options = member.get("options") or {}
+            request = Request(id=options.get("task_id"), task=member["task"])
+            for errback in errbacks:
+                told = maybe_signature(errback, app=self, clone=True)
+                if told.type is not None and execution.takes_several(told.type, len(told.args)):
+                    self.call_errback(request, told, exc)
+                else:
+                    told.apply_async((request.id,))
+
+    def call_errback(self, request: Request, errback: Any, exc: BaseException) -> None:
+        """Call the errback of a task that was run in place."""
+        execution.call_errback(self, request, errback, exc)
+
     # --- results and control --------------------------------------------------------------------
 
     def AsyncResult(self, id: str, **kwargs: Any) -> Result[Any]:
         """The result of the task with this id."""
         kwargs.setdefault("app", self)
         return AsyncResult(id, **kwargs)
+
+    @property
+    def GroupResult(self) -> Any:
+        """The class of the results of this application's groups."""
+        if self._group_result is None:
+            self._group_result = type("GroupResult", (GroupResult,), {"_bound": self})
+        return self._group_result
 
     def ResultSet(self, results: Iterable[Result[Any]], **kwargs: Any) -> ResultSet:
         return ResultSet(results, app=self, **kwargs)

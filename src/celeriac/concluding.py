@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from celeriac import states
 from celeriac.canvas.signature import maybe_signature
 from celeriac.exceptions import (
     ContentError,
     EncodeError,
+    Ignore,
     Reject,
     Retry,
     TaskRevokedError,
 )
 from celeriac.execution import ExceptionInfo, Outcome, takes_several
-from celeriac.message import Delivery, Message, Settlement, TaskRecord, Verdict
+from celeriac.following import Following
+from celeriac.message import Delivery, Settlement, TaskRecord, Verdict
 from celeriac.request import Request
-from celeriac.sending import known_options
-from celeriac.utils import uuid
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -47,7 +49,7 @@ class Concluder:
         if state == states.RETRY:
             return self._retry(delivery, task, request, outcome)
         if state == states.IGNORED:
-            return Settlement(delivery=delivery, messages=tuple(request._followups or ()))
+            return self._without_outcome(delivery, request, outcome.exc or Ignore())
         if state == states.REJECTED and isinstance(outcome.exc, Reject) and outcome.exc.requeue:
             from time import time
 
@@ -64,10 +66,11 @@ class Concluder:
     def _success(
         self, delivery: Delivery, task: Any, request: Request, outcome: Outcome
     ) -> Settlement:
-        messages: tuple[Message, ...] = ()
+        following = None
         try:
-            if request.callbacks or request.chain:
-                messages = tuple(self._followers(request, outcome.value))
+            if request.callbacks or request.chain or request.chord:
+                following = Following(self.app, request)
+                following.after_success(outcome.value)
             records: tuple[TaskRecord, ...] = ()
             if not _ignored(task, request):
                 children = request._children
@@ -86,31 +89,29 @@ class Concluder:
             if not isinstance(exc, ContentError):
                 logger.exception("What follows task %s[%s] cannot be sent", task.name, request.id)
             return self.failure(delivery, task, request, exc)
+        settlement = Settlement(delivery=delivery, records=records)
+        if following is not None:
+            settlement = following.added_to(settlement)
         if request._followups:
-            messages = (*messages, *request._followups)
-        return Settlement(delivery=delivery, records=records, messages=messages)
+            messages = (*settlement.messages, *request._followups)
+            settlement = replace(settlement, messages=messages)
+        return settlement
 
-    def _followers(self, request: Request, value: Any) -> list[Message]:
-        """The messages of the callbacks and of the next step of a chain. Raises EncodeError."""
-        messages = []
-        for callback in request.callbacks or ():
-            messages.append(self._follow(callback, (value,), request))
-        if request.chain:
-            rest = list(request.chain[:-1])
-            messages.append(self._follow(request.chain[-1], (value,), request, chain=rest or None))
-        return messages
-
-    def _follow(
-        self, described: Any, args: tuple[Any, ...], request: Request, **options: Any
-    ) -> Message:
-        sig = maybe_signature(described, app=self.app, clone=True)
-        sig = sig.clone(args, parent_id=request.id, root_id=request.root_id, **options)
-        chosen = known_options(sig.options)
-        if self.app.conf.task_inherit_parent_priority:
-            chosen.setdefault("priority", request.delivery_info.get("priority"))
-        message, _ = self.app._message(sig.task, sig.args, sig.kwargs, sig.type, chosen)
-        request.children.append(self.app.AsyncResult(message.id))
-        return message  # type: ignore[no-any-return]
+    def _without_outcome(
+        self, delivery: Delivery, request: Request, exc: BaseException
+    ) -> Settlement:
+        """The settlement of a call that leaves its state as it is: nothing of its own is stored.
+        Unless another call takes its place, nothing comes after it, and a join cannot wait."""
+        settlement = Settlement(
+            delivery=delivery,
+            messages=tuple(request._followups or ()),
+            joins=tuple(request._joins or ()),
+        )
+        if request._replaced:
+            return settlement
+        following = Following(self.app, request)
+        following.after_failure(states.IGNORED, exc)
+        return following.added_to(settlement)
 
     def _retry(
         self, delivery: Delivery, task: Any, request: Request, outcome: Outcome
@@ -142,25 +143,22 @@ class Concluder:
         text = None
         if trace and exc.__traceback__ is not None:
             text = (einfo or ExceptionInfo(exc)).traceback
-        records: list[TaskRecord] = []
-        messages: list[Message] = []
-        if request is not None:
-            if not _ignored(task, request) or _stores_errors(task):
-                records.append(self._record(delivery, request, state, exc, text))
-            for step in request.chain or ():
-                step_id = (step.get("options") or {}).get("task_id")
-                if step_id:
-                    records.append(self.app.records.write(step_id, uuid(), state, exc))
-            for errback in request.errbacks or ():
-                self._call_errback(errback, request, exc, text, messages)
-            messages.extend(request._followups or ())
-        return Settlement(
+        settlement = Settlement(
             delivery=delivery,
             verdict=Verdict.BURY if bury else Verdict.DONE,
-            records=tuple(records),
-            messages=tuple(messages),
             reason=bury.encode(errors="backslashreplace").decode(),
         )
+        if request is None:
+            return settlement
+        following = Following(self.app, request)
+        if not _ignored(task, request) or _stores_errors(task):
+            following.records.append(self._record(delivery, request, state, exc, text))
+        if request.chain or request.chord:
+            following.after_failure(state, exc)
+        for number, errback in enumerate(request.errbacks or ()):
+            call_errback(following, errback, request, exc, text, f"errback {number}")
+        following.messages += request._followups or ()
+        return following.added_to(settlement)
 
     def revoked(
         self, delivery: Delivery, task: Any, request: Request | None, reason: str
@@ -169,6 +167,21 @@ class Concluder:
         return self.failure(
             delivery, task, request, TaskRevokedError(reason), state=states.REVOKED, trace=False
         )
+
+    def stood(
+        self, delivery: Delivery, task: Any, request: Request, record: TaskRecord
+    ) -> Settlement:
+        """The settlement that had this record, without the record: what followed it, for a
+        delivery that has come again."""
+        found = self.app.records.read(record).get("result")
+        if record.state == states.SUCCESS:
+            following = Following(self.app, request)
+            following.after_success(found)
+            return following.added_to(Settlement(delivery=delivery))
+        exc = found if isinstance(found, BaseException) else Exception(found)
+        settlement = self.failure(delivery, task, request, exc, state=record.state, trace=False)
+        others = tuple(one for one in settlement.records if one.id != delivery.message.id)
+        return replace(settlement, records=others)
 
     def started(self, delivery: Delivery, request: Request, pid: int) -> TaskRecord:
         """The record of a call that starts now."""
@@ -202,27 +215,34 @@ class Concluder:
         except ContentError as unwritable:
             # The error must be known even if it cannot be written as it is.
             plain = EncodeError(f"{type(exc).__name__}: {exc} (not stored whole: {unwritable})")
-            return write(message.id, message.run, state, plain, traceback=trace)
+            return write(
+                message.id, message.run, state, plain, traceback=trace, reply_to=message.reply_to
+            )
 
-    def _call_errback(
-        self,
-        described: Any,
-        request: Request,
-        exc: BaseException,
-        trace: str | None,
-        messages: list[Message],
-    ) -> None:
-        """Celery's two conventions: a task that takes several arguments is called here with
-        (request, exc, traceback); any other is sent with the id of the failed task."""
-        errback = maybe_signature(described, app=self.app, clone=True)
-        task = errback.type
-        try:
-            if task is not None and takes_several(task, len(errback.args)):
+
+def call_errback(
+    following: Following,
+    described: Any,
+    request: Request,
+    exc: BaseException,
+    trace: str | None,
+    place: str,
+    *,
+    again: bool = False,
+) -> None:
+    """Celery's two conventions: a task that takes several arguments is called here with
+    (request, exc, traceback), but not ``again``; any other is sent with the id of the failed
+    task, and is among ``following``."""
+    errback = maybe_signature(described, app=following.app, clone=True)
+    task = errback.type
+    try:
+        if task is not None and takes_several(task, len(errback.args)):
+            if not again:
                 errback(request, exc, trace)
-            else:
-                messages.append(self._follow(errback, (request.id,), request))
-        except Exception:
-            logger.exception("The errback %s of %s failed", errback, request)
+        else:
+            following.follow(errback, (request.id,), place)
+    except Exception:
+        logger.exception("The errback %s of %s failed", errback, request)
 
 
 def _ignored(task: Any, request: Request) -> bool:

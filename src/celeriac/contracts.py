@@ -117,6 +117,21 @@ class Declares(Protocol):
         """The application's queues, before ``open``. Looking an unknown one up may make it."""
 
 
+class TellsEnds(Protocol):
+    """An optional power of a broker that hands out again by itself what a dead process held."""
+
+    def ended(self, ids: Sequence[str], why: str, limit: float) -> None:
+        """The process that ran these tasks was ended on purpose; ``why`` as in Predecessor. For a
+        while their deliveries carry the note ``ended <why> <limit>``."""
+
+
+class Tended(Protocol):
+    """An optional power of a broker that has something to do while its claims are worked on."""
+
+    def tend(self) -> None:
+        """Called about twice a minute while a task runs for long, from any thread."""
+
+
 class Broker(Protocol):
     """Keeps messages until they are settled. A message is in its queue or in flight, never in
     neither."""
@@ -187,7 +202,8 @@ class Broker(Protocol):
     def recover(self, dead: Owner, new: Owner, running: Collection[Tag]) -> list[Delivery]:
         """Move to ``new`` what ``dead``, a process of the same worker, held, in order. Only those
         that were ``running`` count as lost. None of them is redelivered alone: the caller
-        releases the others before it runs the one that was lost."""
+        releases the others before it runs the one that was lost. ``dead`` equal to ``new``: what
+        it holds, nothing changed; for one that never got the answer to its claim."""
 
     def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:
         """Due messages up; messages of dead leases back to the front, each counted as lost;

@@ -443,14 +443,23 @@ def _call_errback(task: Any, request: Request, described: Any, outcome: Outcome)
     from celeriac.canvas.signature import maybe_signature
 
     errback = maybe_signature(described, app=task.app, clone=True)
+    trace = outcome.einfo.traceback if outcome.einfo is not None else None
+    assert outcome.exc is not None
+    call_errback(task.app, request, errback, outcome.exc, trace)
+
+
+def call_errback(
+    app: Any, request: Request, errback: Any, exc: BaseException, trace: str | None = None
+) -> None:
+    """Tell an errback of a failure in place, by the convention that its function asks for. What
+    it raises is logged."""
     try:
         if takes_several(errback.type, len(errback.args)):
-            trace = outcome.einfo.traceback if outcome.einfo is not None else None
-            errback(request, outcome.exc, trace)
+            errback(request, exc, trace)
         else:
-            _follow(task, request, errback, request.id)
+            errback.apply((request.id,), root_id=request.root_id, parent_id=request.id)
     except Exception:
-        logger.exception("The errback %s of %s[%s] failed", errback, task.name, request.id)
+        logger.exception("The errback %s of %s[%s] failed", errback, request.task, request.id)
 
 
 def takes_several(task: Any, given: int) -> bool:

@@ -6,9 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from celeriac import states
 from celeriac.message import TaskRecord
 from celeriac.protocol import results as documents
+from celeriac.utils import uuid
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -39,6 +42,7 @@ class Records:
         request: Request | None = None,
         children: Sequence[Any] = (),
         hostname: str = "",
+        reply_to: str = "",
     ) -> TaskRecord:
         """The record of a task. ``value``: what it returned, an exception for the exception
         states, the meta of a custom state. Raises EncodeError if it cannot be written."""
@@ -70,6 +74,7 @@ class Records:
             ready=ready,
             payload=payload,
             expires_at=now + expires if expires is not None else None,
+            reply_to=reply_to or (request.reply_to or "" if request is not None else ""),
         )
 
     def _extended(self, request: Request, hostname: str) -> dict[str, Any]:
@@ -85,6 +90,26 @@ class Records:
             extended["stamped_headers"] = request.stamped_headers
             extended.update(request.stamps or {})
         return extended
+
+    def with_child(self, record: TaskRecord, child: Any) -> TaskRecord:
+        """The record with one more result tuple among the children."""
+        payload = documents.with_child(record.payload, child, self.serializer, self.compression)
+        return replace(record, payload=payload)
+
+    def write_group(self, id: str, tuples: Any) -> TaskRecord:
+        """The record of a saved group: which results it has."""
+        return TaskRecord(
+            id=documents.group_key(id),
+            run=uuid(),  # saved again, it is replaced
+            state="GROUP",
+            ready=True,
+            payload=documents.encode_group(tuples, self.serializer),
+            expires_at=time.time() + self.expires if self.expires is not None else None,
+        )
+
+    def read_group(self, record: TaskRecord) -> Any:
+        """The tuples of a saved group. Raises DecodeError."""
+        return documents.decode_group(record.payload, self.serializer)
 
     def read(self, record: TaskRecord) -> Mapping[str, Any]:
         """The document of a record, its exception rebuilt. Raises DecodeError."""

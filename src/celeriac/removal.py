@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from celeriac import signals
 from celeriac.concluding import Concluder
 from celeriac.exceptions import ContentError, InvalidTaskError
+from celeriac.joining import Joiner
 from celeriac.message import Delivery, Settled, Settlement
 from celeriac.reading import Reader
 from celeriac.settling import Settling
@@ -33,5 +34,5 @@ def settle_removed(app: Celeriac, deliveries: Sequence[Delivery], reason: str) -
                 sender=task, request=request, terminated=False, signum=None, expired=False
             )
         settlements.append(concluder.revoked(delivery, task, request, reason))
-    settling = Settling(app.producer.broker, app.producer.results)
+    settling = Settling(app.producer.broker, app.producer.results, Joiner(app).complete)
     return settling.settle(settlements).count(Settled.SETTLED)

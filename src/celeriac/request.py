@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from celeriac.message import Delivery, Message
+    from celeriac.message import Delivery, Join, Message
 
 
 class Request:
@@ -60,6 +60,8 @@ class Request:
     _entering = False  # a worker calls the task through its own __call__
     _header_names: tuple[str, ...] = ()
     _followups: list[Message] | None = None  # retries sent with throw=False, replacements
+    _joins: list[Join] | None = None  # those of the replacements
+    _replaced = False  # another call has taken its place
     _over_limit: BaseException | None = None  # why a running coroutine is cancelled
 
     def __init__(self, *args: Mapping[str, Any], **kwargs: Any) -> None:

@@ -10,9 +10,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from celeriac import states
-from celeriac.exceptions import TimeoutError
+from celeriac.exceptions import IncompleteStream, TimeoutError
+from celeriac.protocol import results as documents
 from celeriac.protocol.task import parse_time
 from celeriac.request import running_request
+from celeriac.utils import uuid
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -102,9 +104,12 @@ class AsyncResult(Generic[R]):
             return cast(R, None)
         if disable_sync_subtasks:
             assert_will_not_block()
+        parents = follow_parents and propagate and self.parent is not None
         if self._meta is None:
-            self._wait(timeout, on_interval, interval)
+            self._wait(timeout, on_interval, interval, parents)
         assert self._meta is not None
+        if parents and self._meta["status"] in states.PROPAGATE_STATES:
+            self._raise_of_parents()
         if on_message is not None:
             on_message(self._meta)
         value = self._conclude(propagate)
@@ -114,8 +119,30 @@ class AsyncResult(Generic[R]):
 
     wait = get
 
+    def _raise_of_parents(self) -> None:
+        """Raise what the first of those before this one raised, if any has failed: it tells more
+        than what its end has made of the others."""
+        above: list[AsyncResult[Any]] = []
+        for parent in reversed(list(self._parents())):
+            above += _leaves([parent])
+        ResultSet(above, app=self.app)._refresh()
+        for one in above:
+            if one._meta is not None:
+                one._conclude(True)
+
+    def _parents(self) -> Iterator[Any]:
+        """Those before this one, the nearest first."""
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
     def _wait(
-        self, timeout: float | None, on_interval: Callable[[], object] | None, interval: float
+        self,
+        timeout: float | None,
+        on_interval: Callable[[], object] | None,
+        interval: float,
+        parents: bool = False,
     ) -> None:
         backend = self.app.results_or_raise()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -128,6 +155,8 @@ class AsyncResult(Generic[R]):
                 return
             if on_interval is not None:
                 on_interval()
+            if parents:
+                self._raise_of_parents()
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(
                     f"Task {self.id} did not end within {timeout} s; its state is {self.state}."
@@ -148,6 +177,13 @@ class AsyncResult(Generic[R]):
             if record is None:
                 raise TimeoutError(f"Task {self.id} did not end within {timeout} s.")
             self._meta = self.app.records.read(record)
+        if (
+            propagate
+            and self.parent is not None
+            and self._meta is not None
+            and self._meta["status"] in states.PROPAGATE_STATES
+        ):
+            self._raise_of_parents()
         return cast(R, self._conclude(propagate))
 
     def _conclude(self, propagate: bool) -> Any:
@@ -264,13 +300,68 @@ class AsyncResult(Generic[R]):
         timeout: float | None = None,
     ) -> None:
         """Cancel the task: while it waits it will not run; running, it is killed with
-        ``terminate=True``. Durable: see docs/cancelling.md."""
-        self.app.revoke(self.id, terminate=terminate, signal=signal or "SIGTERM")
+        ``terminate=True``. Of a workflow: every task that has not ended, also those that are not
+        sent yet. Durable: see docs/cancelling.md."""
+        _revoke([self], self.app, terminate, signal)
 
     def forget(self) -> None:
-        """Delete what is stored of it."""
-        self._meta = None
-        self.app.results_or_raise().delete([self.id])
+        """Delete what is stored of it and of those before it."""
+        ids = [one.id for one in _tree([self])]
+        for one in _tree([self]):
+            one._meta = None
+        self.app.results_or_raise().delete(ids)
+
+    # --- workflows ----------------------------------------------------------------------------
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
+        """``(parent, result)`` of this and of all that its tasks have sent, level by level.
+        Raises IncompleteStream at one that has not ended, unless ``intermediate``."""
+        waiting: list[tuple[Any, Any]] = [(None, self)]
+        for parent, node in waiting:
+            yield parent, node
+            if node.ready():
+                waiting.extend((node, child) for child in node.children or ())
+            elif not intermediate:
+                raise IncompleteStream(f"{node} has not ended")
+
+    def collect(self, intermediate: bool = False, **kwargs: Any) -> Iterator[tuple[Any, Any]]:
+        """``(result, value)`` of this and of all that its tasks have sent; waits for each."""
+        waiting: list[Any] = [self]
+        for node in waiting:
+            yield node, node.get(**kwargs)
+            waiting.extend(node.children or ())
+
+    def get_leaf(self) -> Any:
+        """The value of the last of ``iterdeps``."""
+        value = None
+        for _, node in self.iterdeps():
+            value = node.get()
+        return value
+
+    def build_graph(
+        self, intermediate: bool = False, formatter: Any = None
+    ) -> dict[Any, list[Any]]:
+        """Each result with those that its task has sent."""
+        graph: dict[Any, list[Any]] = {}
+        for parent, node in self.iterdeps(intermediate=intermediate):
+            graph.setdefault(node, [])
+            if parent is not None:
+                graph[parent].append(node)
+        return graph
+
+    @property
+    def graph(self) -> dict[Any, list[Any]]:
+        return self.build_graph(intermediate=True)
+
+    def explain(self, file: Any = None) -> None:
+        """Print the workflow that ends with this result, with the state of each task."""
+        from celeriac.workflow import drawn, tree_of_result
+
+        print(drawn(tree_of_result(self)), file=file)
+
+    @property
+    def supports_native_join(self) -> bool:
+        return True
 
     def as_tuple(self) -> Any:
         parent = self.parent
@@ -317,8 +408,9 @@ class EagerResult(AsyncResult[R]):
         state: str,
         traceback: str | None = None,
         name: str | None = None,
+        app: Celeriac | None = None,
     ) -> None:
-        super().__init__(id, task_name=name)
+        super().__init__(id, task_name=name, app=app)
         self._meta = {
             "status": state,
             "result": ret_value,
@@ -329,6 +421,8 @@ class EagerResult(AsyncResult[R]):
     def get(  # type: ignore[override]
         self, timeout: float | None = None, propagate: bool = True, **kwargs: Any
     ) -> R:
+        if propagate and self.parent is not None and self.failed():
+            self._raise_of_parents()
         return cast(R, self._conclude(propagate))
 
     wait = get  # type: ignore[assignment]
@@ -401,29 +495,34 @@ class ResultSet:
     def clear(self) -> None:
         self.results.clear()
 
-    def _refresh(self) -> None:
-        """Read all that have not ended, in one round trip."""
-        open_ones = [one for one in self.results if one._meta is None and not one.ignored]
-        if not open_ones:
-            return
-        app = self.app
-        records = app.results_or_raise().get([result.id for result in open_ones])
-        for result, record in zip(open_ones, records, strict=True):
-            if record is not None and record.ready:
-                result._meta = app.records.read(record)
+    def _refresh(self) -> list[AsyncResult[Any]]:
+        """Read all that have not ended, in one round trip; those of groups inside too."""
+        leaves = _leaves(self.results)
+        open_ones = [one for one in leaves if one._meta is None and not one.ignored]
+        if open_ones:
+            app = self.app
+            records = app.results_or_raise().get([result.id for result in open_ones])
+            for result, record in zip(open_ones, records, strict=True):
+                if record is not None and record.ready:
+                    result._meta = app.records.read(record)
+        return leaves
 
     def _states(self) -> list[str | None]:
-        self._refresh()
-        return [None if result._meta is None else result._meta["status"] for result in self.results]
+        leaves = self._refresh()
+        return [None if one._meta is None else one._meta["status"] for one in leaves]
 
     def ready(self) -> bool:
-        return all(state is not None for state in self._states())
+        """Have all ended? Those without results are not waited for."""
+        return all(one._meta is not None or one.ignored for one in self._refresh())
 
     def waiting(self) -> bool:
         return not self.ready()
 
     def successful(self) -> bool:
-        return all(state == states.SUCCESS for state in self._states())
+        return all(
+            one._meta["status"] == states.SUCCESS if one._meta is not None else one.ignored
+            for one in self._refresh()
+        )
 
     def failed(self) -> bool:
         return any(state == states.FAILURE for state in self._states())
@@ -445,7 +544,7 @@ class ResultSet:
         """``(result, value)`` as they end. Raises TimeoutError after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pending: dict[str, list[AsyncResult[Any]]] = {}
-        for result in self.results:
+        for result in _leaves(self.results):
             if result._meta is None and not result.ignored:
                 pending.setdefault(result.id, []).append(result)
             else:
@@ -482,7 +581,7 @@ class ResultSet:
                 result._conclude(True)
             if on_interval is not None:
                 on_interval()
-        values = [result._conclude(propagate) for result in self.results]
+        values = [_value_of(result, propagate) for result in self.results]
         if callback is None:
             return values
         for result, value in zip(self.results, values, strict=True):
@@ -491,14 +590,31 @@ class ResultSet:
 
     get = join_native = join
 
+    def iter_native(self, timeout: float | None = None, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        """``(id, document)`` as they end."""
+        for result, _ in self.iterate(timeout, propagate=False):
+            yield result.id, result._meta
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:
+        """``get`` for coroutines."""
+        assert_will_not_block()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for one in self._refresh():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            await one.aget(left, propagate)
+        return [_value_of(result, propagate) for result in self.results]
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        return self.aget().__await__()
+
     def revoke(self, connection: Any = None, terminate: bool = False, **kwargs: Any) -> None:
-        ids = [result.id for result in self.results]
-        self.app.revoke(ids, terminate=terminate, signal=kwargs.get("signal") or "SIGTERM")
+        """Cancel every task that has not ended."""
+        _revoke([self], self.app, terminate, kwargs.get("signal"))
 
     def forget(self) -> None:
-        for result in self.results:
+        for result in _leaves(self.results):
             result._meta = None
-        self.app.results_or_raise().delete([result.id for result in self.results])
+        self.app.results_or_raise().delete([result.id for result in _leaves(self.results)])
 
     @property
     def children(self) -> list[AsyncResult[Any]]:
@@ -517,13 +633,139 @@ class ResultSet:
         return f"<{type(self).__name__}: [{', '.join(result.id for result in self.results)}]>"
 
 
-def result_from_tuple(value: Any, app: Celeriac | None = None) -> AsyncResult[Any]:
+class GroupResult(ResultSet):
+    """The results of the tasks of a group, in its order. Saved under its id, it can be restored
+    by anybody who knows that."""
+
+    _bound: Any = None  # app.GroupResult is a class of its own, which has its application here
+
+    def __init__(
+        self,
+        id: str | None = None,
+        results: Iterable[Any] | None = None,
+        parent: Any = None,
+        app: Celeriac | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(results or (), app=app if app is not None else self._bound)
+        self.id = id if id is not None else uuid()
+        self.parent = parent
+
+    @property
+    def children(self) -> list[Any]:
+        return self.results
+
+    def save(self, backend: Any = None) -> GroupResult:
+        """Store which results it has (not what they are)."""
+        self.app.results_or_raise().put([self.app.records.write_group(self.id, self.as_tuple())])
+        return self
+
+    def delete(self, backend: Any = None) -> None:
+        """Remove what ``save`` has stored."""
+        self.app.results_or_raise().delete([documents.group_key(self.id)])
+
+    @classmethod
+    def restore(cls, id: str, backend: Any = None, app: Any = None) -> GroupResult | None:
+        """The group that was saved under this id; None if there is none."""
+        app = app if app is not None else cls._bound
+        if app is None:
+            from celeriac.app import get_current_app
+
+            app = get_current_app()
+        record = app.results_or_raise().get([documents.group_key(id)])[0]
+        if record is None:
+            return None
+        return cast(GroupResult, result_from_tuple(app.records.read_group(record), app))
+
+    def as_tuple(self) -> Any:
+        parent = self.parent
+        head = self.id, parent.as_tuple() if parent is not None else None
+        return head, [result.as_tuple() for result in self.results]
+
+    def explain(self, file: Any = None) -> None:
+        """Print the workflow that ends with these results, with the state of each task."""
+        from celeriac.workflow import drawn, tree_of_result
+
+        print(drawn(tree_of_result(self)), file=file)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, GroupResult):
+            return (other.id, other.results) == (self.id, self.results)
+        return other == self.id if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<GroupResult: {self.id} [{', '.join(result.id for result in self.results)}]>"
+
+    def __reduce__(self) -> Any:
+        return GroupResult, (self.id, self.results, self.parent)
+
+
+def oldest(result: Any) -> Any:
+    """The first of those that lead to this result; itself, if none does."""
+    while result.parent is not None:
+        result = result.parent
+    return result
+
+
+def _leaves(results: Iterable[Any]) -> list[AsyncResult[Any]]:
+    """The results of tasks, those of groups inside among them."""
+    found: list[AsyncResult[Any]] = []
+    for result in results:
+        if isinstance(result, ResultSet):
+            found += _leaves(result.results)
+        else:
+            found.append(result)
+    return found
+
+
+def _tree(results: Iterable[Any]) -> list[AsyncResult[Any]]:
+    """The results of all tasks of the workflows that end with these."""
+    found: dict[str, AsyncResult[Any]] = {}
+    waiting = list(results)
+    while waiting:
+        result = waiting.pop()
+        parent = getattr(result, "parent", None)
+        if parent is not None:
+            waiting.append(parent)
+        if isinstance(result, ResultSet):
+            waiting.extend(result.results)
+        else:
+            found.setdefault(result.id, result)
+    return list(found.values())
+
+
+def _revoke(results: Iterable[Any], app: Celeriac, terminate: bool, signal: str | None) -> None:
+    nodes = _tree(results)
+    if len(nodes) > 1 and app.backend_url is not None:
+        ResultSet(nodes, app=app)._refresh()
+        nodes = [node for node in nodes if node._meta is None]
+    # From the end: what a task is about to send is cancelled before the task is.
+    app.revoke([node.id for node in nodes], terminate=terminate, signal=signal or "SIGTERM")
+
+
+def _value_of(result: Any, propagate: bool) -> Any:
+    if isinstance(result, ResultSet):
+        return [_value_of(one, propagate) for one in result.results]
+    return result._conclude(propagate)
+
+
+def result_from_tuple(value: Any, app: Celeriac | None = None) -> Any:
     """The result that ``as_tuple`` wrote."""
-    if isinstance(value, AsyncResult):
+    if isinstance(value, AsyncResult | GroupResult):
         return value
-    head, _ = value
-    task_id, parent = head if isinstance(head, list | tuple) else (head, None)
-    made: AsyncResult[Any] = AsyncResult(
-        task_id, app=app, parent=result_from_tuple(parent, app) if parent else None
-    )
+    head, members = value
+    id, parent = head if isinstance(head, list | tuple) else (head, None)
+    above = result_from_tuple(parent, app) if parent else None
+    if members is not None:
+        return GroupResult(id, [result_from_tuple(one, app) for one in members], above, app)
+    made: AsyncResult[Any] = AsyncResult(id, app=app, parent=above)
     return made

@@ -75,6 +75,14 @@ class Sender:
         self.pid = os.getpid()
         self.origin = f"gen{self.pid}@{socket.gethostname()}"
         self._routes: dict[str, Any] = {}
+        self._reply_to: str | None = None
+
+    @property
+    def reply_to(self) -> str:
+        """Where results are to be sent to, for a result backend that sends them."""
+        if self._reply_to is None:
+            self._reply_to = self.app.reply_to
+        return self._reply_to
 
     def plan(self, task: Any, options: Mapping[str, Any]) -> Plan | None:
         """A plan for calls of the task with these options; None if each needs its own look."""
@@ -111,7 +119,7 @@ class Sender:
             options.get("serializer") or self.serializer,
             options.get("compression") or self.compression,
             options.get("delivery_mode") or self.delivery_mode,
-            options.get("reply_to") or "",
+            options.get("reply_to") or ("" if options.get("ignore_result") else self.reply_to),
         )
 
     def planned(self, plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
@@ -128,7 +136,13 @@ class Sender:
         body, content_type, encoding, mime = wire.encode_body(
             args, kwargs, None, plan.serializer, plan.compression
         )
-        headers = plan.write(task_id, root_id, parent_id, saferepr(args), saferepr(kwargs))
+        headers = plan.write(
+            task_id,
+            root_id,
+            parent_id,
+            saferepr(args) if args else "()",
+            saferepr(kwargs) if kwargs else "{}",
+        )
         if mime is not None:
             headers = headers[:-1] + b',"compression":"' + mime.encode() + b'"}'
         route = plan.route
@@ -204,10 +218,10 @@ class Sender:
             serializer=get("serializer") or self.serializer,
             compression=get("compression") or self.compression,
             delivery_mode=get("delivery_mode") or self.delivery_mode,
-            reply_to=get("reply_to") or "",
+            reply_to=get("reply_to") or ("" if get("ignore_result") else self.reply_to),
             due_at=due_at,
             expires_at=expires_at,
-            join=get("group_id") if get("chord") else None,
+            join=_waited_for(options),
             dedupe_key=get("dedupe_key"),
         )
 
@@ -445,6 +459,22 @@ def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def properties_of(message: Message) -> dict[str, Any]:
     """The properties of a message as signals show them."""
     return _properties(message.id, message.reply_to, message.delivery_mode, message.priority)
+
+
+def _waited_for(options: Mapping[str, Any]) -> str | None:
+    """What waits for the end of this call: a join, its own or that of the last step of its chain,
+    or else the last step itself. A driver hands such a message back rather than remove it."""
+    while True:
+        if options.get("chord"):
+            return options.get("group_id")
+        chain = options.get("chain")
+        if not chain:
+            return None
+        last = chain[0]
+        body = last["kwargs"].get("body") if last.get("subtask_type") == "chord" else None
+        options = (body or last).get("options") or {}
+        if not options.get("chord") and not options.get("chain"):
+            return options.get("task_id")
 
 
 def _properties(task_id: str, reply_to: str, mode: int, priority: int) -> dict[str, Any]:

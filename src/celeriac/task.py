@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from celeriac import execution
+from celeriac.canvas import chunks, xmap, xstarmap
 from celeriac.canvas.signature import Signature, maybe_signature
 from celeriac.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from celeriac.request import Request, current_request, pop, push
@@ -374,6 +375,18 @@ class Task(Generic[P, R]):
         """An immutable signature: it takes no result of the task before it."""
         return self.signature(args, kwargs, immutable=True)
 
+    def map(self, it: Iterable[Any]) -> Any:
+        """One task that calls this one with each item."""
+        return xmap(self.s(), it, app=self.app)
+
+    def starmap(self, it: Iterable[Any]) -> Any:
+        """One task that calls this one with the arguments that each item is."""
+        return xstarmap(self.s(), it, app=self.app)
+
+    def chunks(self, it: Iterable[Any], n: int) -> Any:
+        """``starmap`` in tasks of ``n`` items each."""
+        return chunks(self.s(), it, n, app=self.app)
+
     # --- running here -----------------------------------------------------------------------
 
     def apply(
@@ -466,6 +479,41 @@ class Task(Generic[P, R]):
             request.args if args is None else args,
             request.kwargs if kwargs is None else kwargs,
             **{key: value for key, value in options.items() if value is not None},
+        )
+
+    def replace(self, sig: Signature[Any]) -> Any:
+        """Let another task, or a whole workflow, take the place of this call: its id, what follows
+        it, its part of a chord. A group gives the list of its results. Nothing after this line is
+        run. Eagerly, its result is returned."""
+        request = self.request
+        if sig.subtask_type == "chunks":
+            sig = sig.group()  # type: ignore[attr-defined]
+        if sig.subtask_type == "group":
+            sig = sig | self.app.signature("celery.accumulate", kwargs={"index": 0})
+        if request.called_directly:
+            raise RuntimeError(f"{self.name} was called as a function: there is nothing to replace")
+        replacement = sig.clone()
+        for errback in request.errbacks or ():
+            replacement.link_error(errback)
+        for callback in request.callbacks or ():
+            replacement.link(callback)
+        return self.on_replace(replacement)
+
+    def on_replace(self, sig: Signature[Any]) -> Any:
+        """Send what takes the place of this call; for subclasses."""
+        request = self.request
+        if request.is_eager:
+            return sig.apply().get(disable_sync_subtasks=False)
+        self.app._replace(request, sig)
+        raise Ignore("Replaced by new task")
+
+    def add_to_chord(self, sig: Signature[Any], lazy: bool = False) -> Any:
+        """Refused: a join knows its size when it is opened. ``replace`` this call by a group of
+        all that is to be done instead; the body is given the list of their results."""
+        raise NotImplementedError(
+            f"{self.name} cannot add tasks to the chord that it is in: its size is fixed when it "
+            "is sent. Return self.replace(group(...)) instead: the body gets the list of what "
+            "they return, in the place of this task's result."
         )
 
     def autoretry(self, exc: BaseException) -> None:

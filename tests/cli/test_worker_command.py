@@ -99,13 +99,25 @@ def test_options_without_effect_are_said_once(started: list[WorkerOptions]) -> N
 
 @pytest.mark.parametrize(
     "args",
-    [["-B"], ["--autoscale", "8,2"], ["-s", "file"], ["--uid", "nobody"], ["--umask", "077"]],
+    [["--autoscale", "8,2"], ["--uid", "nobody"], ["--umask", "077"]],
 )
 def test_options_that_are_refused(started: list[WorkerOptions], args: list[str]) -> None:
     result = invoke(*args)
     assert result.exit_code == 2
     assert args[0] in result.output
     assert started == []
+
+
+def test_the_options_for_periodic_tasks(started: list[WorkerOptions]) -> None:
+    assert invoke("-B", "-s", "file", "--scheduler", "m:Class").exit_code == 0
+    assert invoke().exit_code == 0
+    beat, none = started
+    assert (beat.beat, beat.beat_schedule_filename, beat.beat_scheduler) == (
+        True,
+        "file",
+        "m:Class",
+    )
+    assert none.beat is False
 
 
 @pytest.mark.parametrize(

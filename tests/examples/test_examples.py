@@ -32,6 +32,11 @@ SAYS = {
         "running task: REVOKED (",
         "next task: still here",
     ],
+    "schedule": [
+        "runs: ",
+        "paused: True, '30 7 * * mon-fri' is not",
+        "coming: Mon 07:30 Tue 07:30 Wed 07:30",
+    ],
     "dead_letters": ["lamp: 60", "kept: ", "chair: 219"],
 }
 

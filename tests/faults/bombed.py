@@ -16,6 +16,7 @@ app.conf.update(
     broker_url=os.environ["BOMBED_URL"],
     worker_lease=float(os.environ.get("BOMBED_LEASE", "2")),
     worker_heartbeat_interval=float(os.environ.get("BOMBED_LEASE", "2")) / 3,
+    broker_connection_retry_on_startup=not os.environ.get("BOMBED_IMPATIENT"),
     task_max_deliveries=int(os.environ.get("BOMBED_MAX_DELIVERIES", "10")),
 )
 

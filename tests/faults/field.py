@@ -228,7 +228,7 @@ class Bomber:
         if before:
             self.hits[part] += 1
 
-    def pause(self, low: float = 0.05, high: float = 0.5) -> None:
+    def pause(self, low: float = 0.3, high: float = 1.3) -> None:
         time.sleep(self.random.uniform(low, high))
 
 

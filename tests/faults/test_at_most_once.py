@@ -6,13 +6,13 @@ import random
 from collections import Counter
 
 import pytest
+from tests.faults.field import Bomber, Field, scaled, wait_until
 
 from celeriac import states
 from celeriac.exceptions import WorkerLostError
-from tests.faults.field import Bomber, Field, scaled, wait_until
 
-TASKS = 5000
-KILLS = 60
+TASKS = 3000
+KILLS = 50
 
 
 @pytest.mark.timeout(900)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.faults.field import HERE, environment
 
 from celeriac import Celeriac
 from celeriac.exceptions import CorruptStore, OperationalError
-from tests.faults.field import HERE, environment
 
 
 def truncated(path: Path) -> None:
@@ -39,7 +39,7 @@ def foreign(path: Path) -> None:
 def celeriac(path: Path, tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "celeriac", "-A", "bombed:app", *args],
-        env=environment(tmp_path, f"sqlite:///{path}"),
+        env=environment(tmp_path, f"sqlite:///{path}", BOMBED_IMPATIENT="1"),
         cwd=HERE,
         capture_output=True,
         text=True,

@@ -7,9 +7,9 @@ import statistics
 import time
 
 import pytest
+from tests.faults.field import Field, Ledger, scaled
 
 from celeriac import states
-from tests.faults.field import Field, Ledger, scaled
 
 DUE = 300
 SURVIVORS = 1000

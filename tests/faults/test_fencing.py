@@ -8,13 +8,15 @@ import time
 from collections import Counter
 
 import pytest
-
-from celeriac import states
 from tests.faults.field import Field, WorkerProcess, scaled, send_signal, wait_until
 
-ROUNDS = 30
+from celeriac import states
+
+ROUNDS = 20
 OUTAGES = 10
+STOPS = 20
 LEASE = 1.0
+UNSETTLED = 10  # tasks that take no time and had ended within the last 10 ms
 
 
 def fenced(field: Field) -> int:
@@ -94,3 +96,42 @@ def test_an_outage_of_everything_repeats_nothing(field: Field, rng: random.Rando
     print(f"{outages} outages, {len(ids)} tasks, starts of each: {Counter(starts.values())}")
     assert field.states(ids) == {states.SUCCESS: len(ids)}
     assert starts == Counter(ids)
+
+
+def test_a_stopped_runner_keeps_its_message_while_its_agent_lives(field: Field) -> None:
+    """It cannot be told from a task that holds the interpreter: the lease goes on."""
+    with field.workers("-c 1", "-c 1") as workers:
+        task_id = field.send("work", 0.1)
+        runner = field.started(task_id).pid
+        send_signal([runner], signal.SIGSTOP)
+        time.sleep(2.5 * LEASE)
+        send_signal([runner], signal.SIGCONT)
+        field.drained()
+        assert [worker.stop() for worker in workers] == [0, 0]
+    assert field.states([task_id]) == {states.SUCCESS: 1}
+    assert len(field.ledger.lines_of(task_id)) == 1
+
+
+@pytest.mark.timeout(600)
+def test_workers_that_are_stopped_at_random_moments(field: Field, rng: random.Random) -> None:
+    """Also in the middle of a transaction, when nobody else can get at the file either. Only what
+    a stopped worker was running may run again, and what it had not settled yet."""
+    stops, seats = scaled(STOPS), 2
+    ids: list[str] = []
+    with field.workers(f"-c {seats}", f"-c {seats}") as workers:
+        for _ in range(stops):
+            calls = [(rng.choice([0.0, 0.002, 0.01, 0.2]),) for _ in range(150)]
+            ids += field.send_all("work", calls)
+            time.sleep(rng.uniform(0.05, 0.3))
+            pids = rng.choice(workers).tree()
+            send_signal(pids, signal.SIGSTOP)
+            time.sleep(rng.uniform(0.5, 2.5) * LEASE)
+            send_signal(pids, signal.SIGCONT)
+        field.drained(120)
+        assert [worker.stop() for worker in workers] == [0, 0]
+    starts = field.ledger.read().of("start")
+    repeated = sum(count - 1 for count in starts.values())
+    print(f"{stops} stops, {len(ids)} tasks, {repeated} repeated, {fenced(field)} refused")
+    assert field.states(ids) == {states.SUCCESS: len(ids)}
+    assert not field.dead()
+    assert repeated <= stops * seats * (1 + UNSETTLED)

@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.faults.field import HERE, Field, scaled, wait_until
 
 from celeriac import states
-from tests.faults.field import HERE, Field, scaled, wait_until
 
 REQUESTS = 2000
 CHILDREN = 20

@@ -7,19 +7,44 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.faults.field import Bomber, Field, Ledger, environment, scaled, wait_until, workers
 
 from celeriac import Celeriac, states
 from celeriac.message import MessageState
-from tests.faults.field import Bomber, Ledger, environment, scaled, wait_until, workers
 
 TASKS = 50_000
 KILLS = 200
+SEATS = 4
 
 
-def durations(count: int, seed: int) -> list[tuple[float]]:
+def durations(count: int, rng: random.Random) -> list[tuple[float]]:
     """Random 0-20 ms, 1 in 500 a whole second."""
-    rng = random.Random(seed)
     return [(1.0,) if rng.randrange(500) == 0 else (rng.uniform(0, 0.020),) for _ in range(count)]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_random_kills_of_pools_with_many_tasks_in_a_process(
+    field: Field, rng: random.Random, pool: str
+) -> None:
+    """Of a killed process, no more runs again than what it ran, and what had just ended."""
+    tasks, kills = scaled(TASKS // 5), scaled(KILLS // 5)
+    ids = field.send_all("awork" if pool == "asyncio" else "work", durations(tasks, rng))
+    options = f"-P {pool} -c {SEATS}"
+    with field.workers(options, options) as running:
+        bomber = Bomber(running, field.held, rng.randrange(2**32))
+        while bomber.count < kills and field.left():
+            bomber.strike()
+            bomber.pause(0.1, 0.4)
+        wait_until(lambda: _restarted(running) and not field.left(), 300, "the queue to drain")
+        wait_until(lambda: all(one.ready() for one in running), 30, "workers to be up")
+        assert [one.stop() for one in running] == [0, 0]
+    repeats = field.ledger.read().repeats(bomber.killed)
+    print(f"{pool}: kills that hit: {dict(bomber.hits)}")
+    print(f"repeats per killed process: {dict(sorted(Counter(n for n, _ in repeats).items()))}")
+    assert field.states(ids) == {states.SUCCESS: tasks}
+    assert not field.dead()
+    assert all(times <= SEATS + just for times, just in repeats), repeats
 
 
 @pytest.mark.timeout(1800)
@@ -38,7 +63,7 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     def left() -> int:
         return sum(info.waiting + info.delayed + info.in_flight for info in admin.queues())
 
-    calls = durations(tasks, seed)
+    calls = durations(tasks, random.Random(seed))
     ids = [
         result.id
         for start in range(0, tasks, 1000)
@@ -47,14 +72,14 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
         )
     ]
     env = environment(tmp_path, url)
-    with workers(2, env, "-c", "3", log=tmp_path / "log") as running:
+    with workers(2, env, "-c", "2", log=tmp_path / "log") as running:
         wait_until(lambda: held() > 0, 30, "the first claim")
         bomber = Bomber(running, held, seed)
         while bomber.count < kills and left():
             bomber.strike()
             bomber.pause()
         wait_until(lambda: _restarted(running) and not left(), 300, "the queue to drain")
-        wait_until(lambda: all(len(w.children()) > 3 for w in running), 30, "workers to be up")
+        wait_until(lambda: all(len(w.children()) > 2 for w in running), 30, "workers to be up")
         for worker in running:
             assert worker.stop() == 0
     ledger = Ledger(tmp_path / "ledger").read()

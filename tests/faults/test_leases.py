@@ -7,26 +7,26 @@ import signal
 import time
 
 import pytest
+from tests.faults.field import Field, scaled, send_signal
 
 from celeriac import states
-from tests.faults.field import Field, scaled, send_signal
 
 LEASE = 1.0
 RUNNERS = 40
 TREES = 10
 
 
-@pytest.mark.parametrize("task", ["grip", "backtrack"])
-def test_a_task_that_never_lets_go_of_the_interpreter_runs_once(field: Field, task: str) -> None:
-    """Whatever it does in C for three leases, the agent keeps the lease; another worker waits."""
-    with field.workers("-c 1", "-c 1") as workers:
-        task_id = field.send(task, 3 * LEASE)
+def test_tasks_that_never_let_go_of_the_interpreter_run_once(field: Field) -> None:
+    """Whatever they do in C for three leases, the agent keeps the lease; another worker waits."""
+    with field.workers("-c 2", "-c 2") as workers:
+        ids = [field.send(task, 3 * LEASE) for task in ("grip", "backtrack")]
         field.drained()
         assert [worker.stop() for worker in workers] == [0, 0]
-    (start,) = field.ledger.lines_of(task_id, "start")
-    (done,) = field.ledger.lines_of(task_id, "done")
-    assert done.at - start.at > 2 * LEASE
-    assert field.states([task_id]) == {states.SUCCESS: 1}
+    for task_id in ids:
+        (start,) = field.ledger.lines_of(task_id, "start")
+        (done,) = field.ledger.lines_of(task_id, "done")
+        assert done.at - start.at > 2 * LEASE
+    assert field.states(ids) == {states.SUCCESS: 2}
     assert "given up" not in field.logged()
 
 

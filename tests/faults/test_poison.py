@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.faults.field import HERE, Field, scaled, wait_until
 
 from celeriac import states
 from celeriac.exceptions import WorkerLostError
 from celeriac.message import MessageState
-from tests.faults.field import HERE, Field, scaled, wait_until
 
 MATES = 200
 TRIES = 3

@@ -13,12 +13,12 @@ from collections import Counter
 
 import psutil
 import pytest
+from tests.faults.field import HERE, Field, scaled, wait_until
 
 from celeriac import states
 from celeriac.message import MessageState
-from tests.faults.field import HERE, Field, scaled, wait_until
 
-STOPS = 100
+STOPS = 60
 COLD = 20
 GRACE = 5.0
 

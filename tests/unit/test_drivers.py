@@ -187,7 +187,7 @@ def test_entry_points(foreign: types.SimpleNamespace) -> None:
     assert driver_for("carrier://loft") is foreign
     broker: Any = open_broker("carrier://loft", {"speed": 80})
     assert broker.o == {"speed": 80}
-    assert known_schemes() == ["carrier", "memory", "sqlite"]
+    assert {"carrier", "memory", "sqlite"} <= set(known_schemes())
 
 
 def test_part_that_a_driver_lacks(foreign: types.SimpleNamespace) -> None:

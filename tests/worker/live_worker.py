@@ -26,6 +26,7 @@ class Stage:
 
     def __init__(self, path: Path, **conf: Any) -> None:
         self.path = path
+        self.pool = ""  # set by tests that go through all of them
         self.notes_file = path / "notes"
         self.url = f"sqlite:///{path}/live.db"
         self.conf = conf
@@ -129,7 +130,8 @@ class Stage:
     def dead(self, task_id: str) -> Peeked:
         """Wait for the task to be a dead letter."""
         self.until(
-            lambda: [one.state for one in self.find(task_id)] == [MessageState.DEAD], "it to be dead"
+            lambda: [one.state for one in self.find(task_id)] == [MessageState.DEAD],
+            "it to be dead",
         )
         return self.find(task_id)[0]
 

@@ -98,7 +98,7 @@ def test_at_most_once(stage: Make) -> None:
 
 
 def test_at_most_once_when_the_whole_worker_dies(stage: Make) -> None:
-    one = stage()
+    one = stage(worker_lease=0.6, worker_heartbeat_interval=0.2)
     process = one.ready("-c", "1")
     result = one.send("once", "a", 60.0)
     one.noted("start", "a")

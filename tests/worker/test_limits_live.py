@@ -71,7 +71,7 @@ def test_rate_limits_hold_for_all_processes_of_a_worker(stage: Make) -> None:
     """Never more starts in any span than the rate allows; and nearly as many as it allows."""
     one = stage()
     one.ready("-c", "2")
-    count = 40
+    count = 28
     results = one.app.send_many(one.sig("limited", str(n)) for n in range(count))
     for result in results:
         result.get(timeout=30)
@@ -92,7 +92,7 @@ def test_rate_limits_hold_for_all_processes_of_a_worker(stage: Make) -> None:
 def test_queues_are_served_by_their_weights(stage: Make) -> None:
     """From b three times as often as from a: the share among the first, while both have some."""
     one = stage()
-    count = 240
+    count = 160
     for queue in ("a", "b"):
         calls = [one.sig("nap", f"{queue}{n}", 0.006, queue=queue) for n in range(count)]
         one.app.send_many(calls)

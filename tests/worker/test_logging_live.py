@@ -41,7 +41,11 @@ def test_json_lines_name_the_task(stage: Make, pool: str) -> None:
         result.id: [line for line in lines if line.get("task_id") == result.id]
         for result in (said, failed)
     }
-    words = [line["message"].split("]")[-1].split(" ")[1] for line in about[said.id] if "]" in line["message"]]
+    words = [
+        line["message"].split("]")[-1].split(" ")[1]
+        for line in about[said.id]
+        if "]" in line["message"]
+    ]
     assert words == ["received", "succeeded"]
     assert "said hello" in [line["message"] for line in about[said.id]]
     assert all(line["task_name"] == "live_tasks.say" for line in about[said.id])

@@ -113,7 +113,7 @@ def test_the_tracebacks_are_the_tasks_own(live: Stage) -> None:
     result = live.send("fail", "here")
     with pytest.raises(ValueError, match="here"):
         result.get(timeout=10)
-    assert 'raise ValueError(text)' in result.traceback
+    assert "raise ValueError(text)" in result.traceback
     assert "celeriac/execution.py" not in result.traceback
 
 
@@ -174,11 +174,9 @@ def test_the_handlers_of_a_retry(live: Stage) -> None:
     before = len(live.notes())
     assert live.run("told", "retry") == "retry"
     said = [note[0] for note in live.notes()[before:] if note[0] in HANDLERS]
-    assert said == ["before_start", "on_retry", "after_return"] + [
-        "before_start",
-        "on_success",
-        "after_return",
-    ]
+    first, second = said[:3], said[3:]
+    assert first == ["before_start", "on_retry", "after_return"]
+    assert second == ["before_start", "on_success", "after_return"]
     assert ["on_retry", "OSError('once')"] in [note[:-2] for note in live.notes()[before:]]
 
 

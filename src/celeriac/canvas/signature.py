@@ -7,8 +7,10 @@ The keys are those of the wire format: ``task``, ``args``, ``kwargs``, ``options
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from celeriac.utils import uuid
 
@@ -17,14 +19,27 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 
 class Signature(dict[str, Any], Generic[R]):
     """A task's name with arguments and options. Later arguments are put in front of its own;
     an immutable one takes none. ``R`` is what the task returns."""
 
+    TYPES: ClassVar[dict[str, Any]] = {}  # subtask_type to class
+
     _app: Any = None
     _type: Any = None
+
+    @classmethod
+    def register_type(cls, name: str) -> Callable[[C], C]:
+        """A class decorator: dictionaries with this ``subtask_type`` become objects of it."""
+
+        def register(made: C) -> C:
+            cls.TYPES[name] = made
+            return made
+
+        return register
 
     def __init__(
         self,
@@ -58,8 +73,19 @@ class Signature(dict[str, Any], Generic[R]):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], app: Any = None) -> Signature[R]:
-        """The signature that a dictionary describes."""
-        made = cls(dict(value), app=app)
+        """The signature that a dictionary describes, of the class that it names."""
+        kind = value.get("subtask_type")
+        if kind is not None and cls is Signature:
+            named = cls.TYPES.get(kind)
+            if named is not None:
+                return cast("Signature[R]", named.from_dict(value, app))
+        return cast("Signature[R]", cls._filled(value, app))
+
+    @classmethod
+    def _filled(cls, value: Mapping[str, Any], app: Any) -> Any:
+        made: Any = dict.__new__(cls)
+        dict.update(made, value)
+        made._app = app
         for key, default in _DEFAULTS.items():
             if made.get(key) is None:
                 made[key] = copy.copy(default)
@@ -157,7 +183,7 @@ class Signature(dict[str, Any], Generic[R]):
         new_args, new_kwargs, new_options = self._merge(args, kwargs, options)
         made: Signature[R] = Signature.from_dict(self, app=self._app)
         made._type = self._type
-        made.update(args=new_args, kwargs=new_kwargs, options=copy.deepcopy(new_options))
+        made.update(args=new_args, kwargs=new_kwargs, options=_copied(new_options))
         return made
 
     partial = clone
@@ -172,13 +198,55 @@ class Signature(dict[str, Any], Generic[R]):
     def set_immutable(self, immutable: bool) -> None:
         self["immutable"] = immutable
 
-    def freeze(self, task_id: str | None = None, **options: Any) -> AsyncResult[R]:
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        chord: Any = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
         """Fix the id now; the result that sending it will give."""
-        if task_id is not None:
-            self.options["task_id"] = task_id
-        self.options.setdefault("task_id", uuid())
-        self.options.update({k: v for k, v in options.items() if v is not None})
-        return cast("AsyncResult[R]", self.app.AsyncResult(self.options["task_id"]))
+        own = self.options
+        if _id is not None:
+            own["task_id"] = _id
+        if not own.get("task_id"):
+            own["task_id"] = new_id()
+        own.update(
+            {
+                key: value
+                for key, value in {
+                    "root_id": root_id,
+                    "parent_id": parent_id,
+                    "group_id": group_id,
+                    "chord": chord,
+                    "group_index": group_index,
+                    **options,
+                }.items()
+                if value is not None
+            }
+        )
+        result = self.app.AsyncResult(own["task_id"], task_name=self.task)
+        ignored = own.get("ignore_result")
+        if ignored is None and self.type is not None:
+            ignored = self.type.ignore_result
+        result.ignored = bool(ignored)
+        return cast("AsyncResult[R]", result)
+
+    def replace(
+        self, args: Any = None, kwargs: Any = None, options: Mapping[str, Any] | None = None
+    ) -> Signature[R]:
+        """A copy in which what is given takes the place of its own."""
+        made = self.clone()
+        if args is not None:
+            made.args = args
+        if kwargs is not None:
+            made.kwargs = kwargs
+        if options is not None:
+            made.options = options
+        return made
 
     def _append(self, key: str, value: Any) -> Any:
         items = self.options.setdefault(key, [])
@@ -200,6 +268,42 @@ class Signature(dict[str, Any], Generic[R]):
         """``link_error`` that returns self."""
         self.link_error(errback)
         return self
+
+    def append_to_list_option(self, key: str, value: Any) -> Any:
+        return self._append(key, value)
+
+    def extend_list_option(self, key: str, value: Any) -> None:
+        for one in listed(value):
+            self._append(key, one)
+
+    def flatten_links(self) -> list[Any]:
+        """The signature, and all that its callbacks lead to."""
+        return [self, *self._links_below()]
+
+    def _links_below(self) -> Iterator[Any]:
+        for callback in listed(self.options.get("link")):
+            yield from maybe_signature(callback, app=self._app).flatten_links()
+
+    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
+        """Put stamps on it and on what it leads to: headers that its tasks will carry. See
+        StampingVisitor."""
+        from celeriac.canvas.stamping import stamp
+
+        stamp(self, visitor, append_stamps, headers)
+
+    def stamp_links(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
+        """``stamp`` for callbacks and errbacks only."""
+        from celeriac.canvas.stamping import stamp_links
+
+        stamp_links(self, visitor, append_stamps, headers)
+
+    def __or__(self, other: Any) -> Any:
+        """This, then ``other`` with its result."""
+        if not isinstance(other, Signature):
+            return NotImplemented
+        from celeriac.canvas.composing import compose
+
+        return compose(self, other)
 
     def apply_async(
         self,
@@ -284,6 +388,38 @@ _DEFAULTS: dict[str, Any] = {
     "subtask_type": None,
     "immutable": False,
 }
+
+
+_ids: ContextVar[Callable[[], str]] = ContextVar("celeriac_canvas_ids", default=uuid)
+
+
+def new_id() -> str:
+    """An id for a part of a workflow."""
+    return _ids.get()()
+
+
+@contextmanager
+def ids_from(make: Callable[[], str]) -> Iterator[None]:
+    """In this block parts without ids get theirs from ``make``."""
+    token = _ids.set(make)
+    try:
+        yield
+    finally:
+        _ids.reset(token)
+
+
+def _copied(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy whose lists and dictionaries can be changed; what they hold is shared."""
+    return {
+        key: list(value) if type(value) is list else dict(value) if type(value) is dict else value
+        for key, value in options.items()
+    }
+
+
+def listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def signature(varies: Any, *args: Any, **kwargs: Any) -> Signature[Any]:

@@ -25,7 +25,7 @@ def detached() -> bool:
     return mark == str(os.getpid())
 
 
-def start(directory: str, log: str) -> int:
+def start(directory: str, log: str, what: str = "worker") -> int:
     """Run the same command in a session of its own; its process id. Raises ClickException if it
     ends at once. What it says before its log is open goes to the log file too."""
     try:
@@ -50,7 +50,7 @@ def start(directory: str, log: str) -> int:
         except subprocess.TimeoutExpired:
             continue
         raise click.ClickException(
-            f"The worker ended at once, with exit code {code}; it says why in {log}."
+            f"The {what} ended at once, with exit code {code}; it says why in {log}."
         )
     process.returncode = 0  # it is meant to outlive this process
     return process.pid

@@ -11,7 +11,6 @@ from celeriac.cli.params import option
 
 ELSEWHERE: Mapping[str, str] = {
     "amqp": "use the tools of the broker itself.",
-    "beat": "periodic tasks are not there yet.",
     "control": "remote control is not there yet. celeriac revoke cancels tasks, celeriac queues "
     "pause stops a queue.",
     "events": "events are not there yet. celeriac status shows workers and queues.",

@@ -25,11 +25,14 @@ PLUGINS = "celeriac.commands"
 
 COMMANDS: Mapping[str, str] = {
     "worker": "celeriac.cli.worker:worker",
+    "beat": "celeriac.cli.beat:beat",
     "call": "celeriac.cli.call:call",
     "result": "celeriac.cli.result:result",
+    "graph": "celeriac.cli.graph:graph",
     "status": "celeriac.cli.status:status",
     "queues": "celeriac.cli.queues:queues",
     "purge": "celeriac.cli.purge:purge",
+    "schedules": "celeriac.cli.schedules:schedules",
     "dead": "celeriac.cli.dead:dead",
     "revoke": "celeriac.cli.revoke:revoke",
     "report": "celeriac.cli.report:report",

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 _NO_EVENTS = "events are not there yet"
 _NO_PREFETCH = "claims adapt by themselves"
-_NO_BEAT = "periodic tasks are not there yet; leave the option out."
 _NO_USER = "start the worker as that user: by your service manager, or with su or setpriv."
 
 
@@ -90,6 +89,21 @@ _NO_USER = "start the worker as that user: by your service manager, or with su o
     type=click.Choice(["fork", "spawn", "forkserver"]),
     help="How processes are started.",
 )
+@option("-B", "--beat", is_flag=True, help="Send periodic tasks, too; any number of workers may.")
+@option(
+    "-s",
+    "--schedule",
+    "--schedule-filename",
+    "beat_schedule_filename",
+    metavar="PATH",
+    help="With -B: the file for the schedule, where neither broker nor result backend keeps it.",
+)
+@option(
+    "--scheduler",
+    "beat_scheduler",
+    metavar="CLASS",
+    help="With -B: another scheduler, as module:Class or by the name of its entry point.",
+)
 @option("--pidfile", metavar="PATH", help="Hold the process id in this file.")
 @option("-D", "--detach", is_flag=True, help="Run in the background.")
 @option("--purge", "--discard", is_flag=True, help="Remove what waits in the queues first.")
@@ -102,9 +116,6 @@ _NO_USER = "start the worker as that user: by your service manager, or with su o
 @without_effect("-O", "--optimization", reason="every worker is fair")
 @without_effect("-E", "--task-events", "--events", is_flag=True, reason=_NO_EVENTS)
 @without_effect("-S", "--statedb", reason="the broker remembers what was revoked")
-@not_yet("-B", "--beat", is_flag=True, why=_NO_BEAT)
-@not_yet("-s", "--schedule", "--schedule-filename", why=_NO_BEAT)
-@not_yet("--scheduler", why=_NO_BEAT)
 @not_yet("--autoscale", why="pools that grow and shrink are not there yet; use --concurrency.")
 @not_yet("--uid", why=_NO_USER)
 @not_yet("--gid", why=_NO_USER)

@@ -314,35 +314,40 @@ class EventSettings:
 class BeatSettings:
     group = "Beat"
 
-    beat_schedule = later(
-        MAPPING, {}, "CELERYBEAT_SCHEDULE", doc="The periodic tasks: name to entry."
+    beat_schedule = setting(
+        MAPPING, {}, "CELERYBEAT_SCHEDULE", doc="The periodic tasks: name to entry (schedules.md)."
     )
-    beat_scheduler = later(
-        CLASS, None, "CELERYBEAT_SCHEDULER", doc="Class of the scheduler; None: Celeriac's own."
+    beat_scheduler = setting(
+        CLASS,
+        None,
+        "CELERYBEAT_SCHEDULER",
+        doc="Class of the scheduler, or the name of its entry point; None: Celeriac's own.",
     )
-    beat_schedule_filename = later(
+    beat_schedule_filename = setting(
         TEXT,
         "celerybeat-schedule",
         "CELERYBEAT_SCHEDULE_FILENAME",
-        doc="File in which the scheduler keeps its state.",
+        doc="File in which the schedule is kept where neither the broker nor the result backend "
+        "can. The default stands for `celeriacbeat-schedule.db`.",
     )
-    beat_max_loop_interval = later(
+    beat_max_loop_interval = setting(
         SECONDS,
         0,
         "CELERYBEAT_MAX_LOOP_INTERVAL",
-        doc="Seconds between two looks at the schedule, at most; 0: the scheduler's own.",
+        doc="Seconds between two looks at the schedule, at most; 0: the scheduler's own (1).",
     )
-    beat_sync_every = later(
+    beat_sync_every = setting(
         INT,
         0,
         "CELERYBEAT_SYNC_EVERY",
-        doc="Tasks sent between two times the state is written; 0: by the clock.",
+        doc="Tasks sent between two times that a scheduler of another package writes its state; "
+        "0: by the clock. Celeriac's own writes it at once.",
     )
-    beat_cron_starting_deadline = later(
+    beat_cron_starting_deadline = setting(
         INT,
         None,
         "CELERYBEAT_CRON_STARTING_DEADLINE",
-        doc="Seconds by which a missed run may be late and is still made up for.",
+        doc="Seconds by which a missed run of a crontab may be late and is still made up for.",
     )
     beat_enable_remote_control = later(
         BOOL, False, "CELERYBEAT_ENABLE_REMOTE_CONTROL", doc="Whether beat obeys remote control."

@@ -13,7 +13,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from celeriac.contracts import Broker, Driver, EventBus, QueueAdmin, ResultBackend
+from celeriac.contracts import (
+    Broker,
+    Driver,
+    EventBus,
+    QueueAdmin,
+    ResultBackend,
+    ScheduleStore,
+)
 from celeriac.exceptions import (
     ImproperlyConfigured,
     MissingDependency,
@@ -30,8 +37,12 @@ __all__ = [
     "open_broker",
     "open_bus",
     "open_results",
+    "open_schedules",
+    "results_beside",
     "safe_url",
     "scheme_of",
+    "sends_results",
+    "settings_of",
 ]
 
 ENTRY_POINTS = "celeriac.drivers"
@@ -39,6 +50,18 @@ ENTRY_POINTS = "celeriac.drivers"
 BUILT_IN: dict[str, str] = {
     "sqlite": "celeriac.drivers.sqlite",
     "memory": "celeriac.drivers.memory",
+    "redis": "celeriac.drivers.redis",
+    "rediss": "celeriac.drivers.redis",
+    "redis+socket": "celeriac.drivers.redis",
+    "unix": "celeriac.drivers.redis",
+    "sentinel": "celeriac.drivers.redis",
+    "amqp": "celeriac.drivers.rabbitmq",
+    "amqps": "celeriac.drivers.rabbitmq",
+    "pyamqp": "celeriac.drivers.rabbitmq",
+    "rpc": "celeriac.drivers.rabbitmq",
+    "rpc+amqp": "celeriac.drivers.rabbitmq",
+    "rpc+amqps": "celeriac.drivers.rabbitmq",
+    "rpc+pyamqp": "celeriac.drivers.rabbitmq",
 }
 
 # Systems whose driver comes with an extra, so that the error can say which one.
@@ -46,10 +69,8 @@ EXTRAS: dict[str, str] = {
     "redis": "redis",
     "rediss": "redis",
     "redis+socket": "redis",
+    "unix": "redis",
     "sentinel": "redis",
-    "amqp": "rabbitmq",
-    "amqps": "rabbitmq",
-    "pyamqp": "rabbitmq",
 }
 
 # Who can do what, for the error that a driver without this part causes.
@@ -83,9 +104,33 @@ def open_bus(url: str, options: Mapping[str, Any] | None = None) -> EventBus:
     return bus if bus is not None else _lacks(url, "event bus")
 
 
+def open_schedules(url: str, options: Mapping[str, Any] | None = None) -> ScheduleStore | None:
+    """The schedule store at the URL, not yet opened; None if the driver has none."""
+    make = getattr(driver_for(url), "schedules", None)
+    return cast("ScheduleStore | None", make(url, options or {})) if make is not None else None
+
+
 def keeps_results(url: str) -> bool:
     """Is the system at ``url`` its own result backend, when no other is configured?"""
     return bool(getattr(driver_for(url), "keeps_results", False))
+
+
+def settings_of(url: str) -> Mapping[str, str]:
+    """Options of the driver that are settings of the application: option to setting."""
+    return cast("Mapping[str, str]", getattr(driver_for(url), "SETTINGS", {}))
+
+
+def sends_results(url: str) -> bool:
+    """Does this result backend send results to whoever sent the task (``results.reply_to``),
+    instead of keeping them for everybody?"""
+    return bool(getattr(driver_for(url), "sends_results", False))
+
+
+def results_beside(url: str, broker_url: str) -> str:
+    """The URL of a result backend that may lean on the broker: ``rpc://`` is where the broker
+    is."""
+    beside = getattr(driver_for(url), "results_beside", None)
+    return str(beside(url, broker_url)) if beside is not None else url
 
 
 def admin_of(broker: Broker) -> QueueAdmin:
@@ -95,8 +140,14 @@ def admin_of(broker: Broker) -> QueueAdmin:
 
 
 def one_store(broker: Broker, results: ResultBackend) -> bool:
-    """Can one transaction change both? Then everything is handed to ``broker.settle``."""
-    return broker.store == results.store
+    """Can one transaction change both? Then everything is handed to ``broker.settle``. A broker
+    whose store has several places for results is told which is meant."""
+    if broker.store != results.store:
+        return False
+    place = getattr(results, "place", None)
+    if place is not None:
+        cast(Any, broker).keep_results_in(place)
+    return True
 
 
 def safe_url(url: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 from celeriac.exceptions import InvalidTaskError
 from celeriac.protocol.saferepr import saferepr
 from celeriac.protocol.times import parse_time
+from celeriac.protocol.written import Steps
 
-__all__ = ["check_embed", "check_headers", "check_parts", "invalid"]
+__all__ = ["check_embed", "check_headers", "check_parts", "check_signature", "invalid"]
 
 _are_texts_or_none = frozenset((str, NoneType)).issuperset
 _are_strings = frozenset((str,)).issuperset
@@ -142,17 +143,17 @@ def check_embed(embed: dict[str, Any]) -> None:
     """What follows the task must be signature dicts. Raises InvalidTaskError."""
     for name in ("callbacks", "errbacks", "chain"):
         signatures = embed.get(name)
-        if signatures is None:
-            continue
+        if signatures is None or isinstance(signatures, Steps):
+            continue  # the steps of a long chain are looked at when their turn comes
         if not isinstance(signatures, list | tuple):
             invalid(f"{name} must be a list of signatures or null", signatures)
         for signature in signatures:
-            _check_signature(name, signature)
+            check_signature(name, signature)
     if embed.get("chord") is not None:
-        _check_signature("chord", embed["chord"])
+        check_signature("chord", embed["chord"])
 
 
-def _check_signature(name: str, signature: Any) -> None:
+def check_signature(name: str, signature: Any) -> None:
     if not isinstance(signature, dict) or type(signature.get("task")) is not str:
         invalid(f"{name} must hold signatures (objects with a task)", signature)
     check_parts(signature.get("args"), signature.get("kwargs"), None)

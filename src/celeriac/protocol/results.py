@@ -13,7 +13,22 @@ from celeriac.protocol.json_codec import encode_plain, is_plain
 from celeriac.protocol.saferepr import saferepr
 from celeriac.protocol.times import format_time
 
-__all__ = ["decode_meta", "encode_meta", "exception_form", "exception_from_form", "result_tuple"]
+__all__ = [
+    "GROUP_PREFIX",
+    "decode_group",
+    "decode_meta",
+    "encode_group",
+    "encode_meta",
+    "exception_form",
+    "exception_from_form",
+    "group_key",
+    "result_tuple",
+    "with_child",
+]
+
+GROUP_PREFIX = "celery-taskset-meta-"
+"""What the ids of saved groups begin with in a result backend: Celery's key, which a driver that
+shares its store with Celery uses as it is."""
 
 _MARKER = b"\0celery-compressed\0"
 _LONGEST_MIME = 100
@@ -64,6 +79,19 @@ def encode_meta(
         and _are_texts_or_none(map(type, (id, state, traceback, group_id, parent_id)))
     ):
         return encode_plain(meta)
+    return _encoded(meta, serializer, compression)
+
+
+def with_child(
+    payload: bytes, child: Any, serializer: str = "json", compression: str | None = None
+) -> bytes:
+    """The document with one more result tuple among the children."""
+    meta = decode_meta(payload, serializer)
+    meta["children"] = [*(meta.get("children") or ()), child]
+    return _encoded(meta, serializer, compression)
+
+
+def _encoded(meta: Any, serializer: str, compression: str | None) -> bytes:
     data = serialization.encode(meta, serializer).data
     if not compression:
         return data
@@ -74,6 +102,13 @@ def encode_meta(
 def decode_meta(payload: bytes | str, serializer: str = "json") -> dict[str, Any]:
     """The document of the bytes, compressed or not. JSON is also read where another serializer is
     configured, so that results outlive a change of the setting. Raises DecodeError."""
+    meta = _decoded(payload, serializer)
+    if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
+        raise DecodeError(f"not a result document: {saferepr(meta, 200)}")
+    return meta
+
+
+def _decoded(payload: bytes | str, serializer: str) -> Any:
     data = payload.encode("utf-8", "surrogatepass") if isinstance(payload, str) else payload
     if data.startswith(_MARKER):
         mime, found, data = data[len(_MARKER) :].partition(b"\0")
@@ -84,10 +119,25 @@ def decode_meta(payload: bytes | str, serializer: str = "json") -> dict[str, Any
     if content_type != serialization.JSON_TYPE and data[:1] == b"{":
         content_type = serialization.JSON_TYPE
     encoding = "binary" if content_type == serialization.PICKLE_TYPE else "utf-8"
-    meta = serialization.decode(data, content_type, encoding, frozenset((content_type,)))
-    if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
-        raise DecodeError(f"not a result document: {saferepr(meta, 200)}")
-    return meta
+    return serialization.decode(data, content_type, encoding, frozenset((content_type,)))
+
+
+def group_key(id: str) -> str:
+    """The id under which a group's record is stored."""
+    return f"{GROUP_PREFIX}{id}"
+
+
+def encode_group(tuples: Any, serializer: str = "json") -> bytes:
+    """The document of a saved group; ``tuples``: GroupResult.as_tuple()."""
+    return serialization.encode({"result": tuples}, serializer).data
+
+
+def decode_group(payload: bytes | str, serializer: str = "json") -> Any:
+    """The tuples of a saved group. Raises DecodeError."""
+    document = _decoded(payload, serializer)
+    if not isinstance(document, dict) or not isinstance(document.get("result"), list | tuple):
+        raise DecodeError(f"not the document of a group: {saferepr(document, 200)}")
+    return document["result"]
 
 
 def result_tuple(

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+import msgspec
 from msgspec import Struct
 
 from celeriac.exceptions import (
@@ -27,6 +28,7 @@ from celeriac.protocol.checks import check_encodable, check_headers, check_parts
 from celeriac.protocol.json_codec import decode_json, encode_plain, is_plain
 from celeriac.protocol.saferepr import saferepr
 from celeriac.protocol.times import format_time, parse_time
+from celeriac.protocol.written import Steps, Written, plain
 
 __all__ = [
     "Embed",
@@ -98,8 +100,47 @@ def encode_body(
         embed = {**_NOTHING}
     elif len(embed) < len(_NOTHING):
         embed = {**_NOTHING, **embed}
+    if serializer == "json":
+        if compression is None and _carries_json(embed):
+            return _spliced(args, kwargs, embed), serialization.JSON_TYPE, "utf-8", None
+    else:
+        embed = plain(embed)
     body = [list(args), kwargs, embed]
     return _compressed(serialization.encode(body, serializer, names=_PARTS), compression)
+
+
+def _carries_json(embed: Mapping[str, Any]) -> bool:
+    return isinstance(embed["chord"], Written) or isinstance(embed["chain"], Steps)
+
+
+def _spliced(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any]) -> bytes:
+    """The body around what is JSON already."""
+    parts = [
+        serialization.encode([list(args), kwargs], names=_PARTS).data[:-1],
+        b',{"callbacks":',
+        _json_of(embed["callbacks"]),
+        b',"errbacks":',
+        _json_of(embed["errbacks"]),
+        b',"chain":',
+        _json_of(embed["chain"]),
+        b',"chord":',
+        _json_of(embed["chord"]),
+        b"}]",
+    ]
+    return b"".join(parts)
+
+
+def _json_of(value: Any) -> bytes:
+    if value is None:
+        return b"null"
+    if isinstance(value, Written | Steps):
+        try:
+            return value.json
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            value = plain(value)  # once more, by the way that says what is wrong
+    return serialization.encode(value, names=()).data
 
 
 def _compressed(encoded: serialization.Encoded, compression: str | None) -> Body:
@@ -293,6 +334,39 @@ def _decode(message: Message, accept: frozenset[str]) -> TaskMessage:
     return TaskMessage(headers=headers, args=args, kwargs=kwargs, embed=embed, protocol=protocol)
 
 
+class _Embed(Struct):
+    callbacks: msgspec.Raw = msgspec.Raw(b"null")
+    errbacks: msgspec.Raw = msgspec.Raw(b"null")
+    chain: list[msgspec.Raw] | None = None
+    chord: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_read_parts = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw, _Embed]).decode
+# A body of at least so many bytes (with a chain in it) is read in parts.
+_LONG = 4096
+
+
+def _read_long(body: bytes) -> Any:
+    """The parts of a body whose chain is long: its steps stay as they are. None if it is not of
+    this kind."""
+    try:
+        args, kwargs, embed = _read_parts(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    if not embed.chain:
+        return None
+    return [
+        decode_json(bytes(args)),
+        decode_json(bytes(kwargs)),
+        {
+            "callbacks": decode_json(bytes(embed.callbacks)),
+            "errbacks": decode_json(bytes(embed.errbacks)),
+            "chain": Steps(embed.chain),
+            "chord": decode_json(bytes(embed.chord)),
+        },
+    ]
+
+
 def _read_body(message: Message, headers: dict[str, Any], accept: frozenset[str]) -> Any:
     body = message.body
     mime = headers.get("compression")
@@ -300,6 +374,15 @@ def _read_body(message: Message, headers: dict[str, Any], accept: frozenset[str]
         if message.content_type not in accept:  # refuse it before doing any work for it
             return serialization.decode(b"", message.content_type, "", accept)
         body = compression_.decompress(body, str(mime))
+    elif (
+        len(body) >= _LONG
+        and message.content_type == serialization.JSON_TYPE
+        and serialization.JSON_TYPE in accept
+        and b'"chain"' in body
+    ):
+        parts = _read_long(body)
+        if parts is not None:
+            return parts
     return serialization.decode(body, message.content_type, message.content_encoding, accept)
 
 

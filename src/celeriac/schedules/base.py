@@ -182,7 +182,7 @@ class schedule(BaseSchedule):
             return self.run_every == other.run_every
         return self.run_every == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __reduce__(self) -> Any:
         return type(self), (self.run_every, self.relative, self.nowfun)

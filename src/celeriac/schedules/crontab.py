@@ -84,8 +84,7 @@ class crontab(BaseSchedule):
         longest = max(_LONGEST_MONTH[month - 1] for month in self.month_of_year)
         if min(self.day_of_month) > longest:
             raise ValueError(
-                f"{self!r} would never run: none of its months has a day "
-                f"{min(self.day_of_month)}"
+                f"{self!r} would never run: none of its months has a day {min(self.day_of_month)}"
             )
         self._minutes = sorted(self.minute)
         self._hours = sorted(self.hour)
@@ -98,11 +97,7 @@ class crontab(BaseSchedule):
 
     def matches(self, local: datetime) -> bool:
         """Does this local time match all five fields?"""
-        return (
-            local.minute in self.minute
-            and local.hour in self.hour
-            and self._matches_day(local)
-        )
+        return local.minute in self.minute and local.hour in self.hour and self._matches_day(local)
 
     def _matches_day(self, local: datetime) -> bool:
         return (
@@ -231,7 +226,7 @@ class crontab(BaseSchedule):
         )
         return mine == theirs and self._elapsed == other._elapsed and self._zone == other._zone
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __reduce__(self) -> Any:
         fields = (

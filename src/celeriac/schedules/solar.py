@@ -45,7 +45,7 @@ class solar(BaseSchedule):
     ) -> None:
         super().__init__(nowfun=nowfun, app=app, timezone=timezone)
         if event not in _EVENTS:
-            raise ValueError(f"there is no solar event {event!r}: it is one of {', '.join(_EVENTS)}")
+            raise ValueError(f"there is no solar event {event!r}; those are {', '.join(_EVENTS)}")
         if not -90 <= lat <= 90:
             raise ValueError(f"the latitude {lat} is not within -90 and 90 degrees")
         if not -180 <= lon <= 180:
@@ -56,21 +56,21 @@ class solar(BaseSchedule):
         self._ephem = _library()
 
     def next_after(self, after: float, anchor: float = 0.0) -> float | None:
-        start = after - MINUTE
+        # Worked out from the beginning of a day of UTC, whatever is asked: the library's answer
+        # depends a little on where it begins to look, and an event must have one time only.
+        day = after // DAY * DAY - DAY
         for _ in range(_DAYS_AHEAD):
-            at = self._event_after(start)
-            if at is None:
-                start += DAY
-                continue
-            rounded = round(at / MINUTE) * MINUTE
-            if rounded > after:
-                return rounded
-            start = at + 10 * MINUTE
+            at = self._event_after(day)
+            while at is not None and at < day + DAY:
+                rounded = round(at / MINUTE) * MINUTE
+                if rounded > after:
+                    return rounded
+                at = self._event_after(at + 10 * MINUTE)
+            day += DAY
         return None
 
     def _event_after(self, start: float) -> float | None:
-        """The event within the day from ``start`` on, and what it is asked for is never before
-        that; None if the sun does not do it then."""
+        """The first event after ``start``; None if the sun does not do it on that day."""
         method, horizon, centre = _EVENTS[self.event]
         ephem = self._ephem
         place = ephem.Observer()
@@ -93,7 +93,7 @@ class solar(BaseSchedule):
             return NotImplemented
         return (self.event, self.lat, self.lon) == (other.event, other.lat, other.lon)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __reduce__(self) -> Any:
         return type(self), (self.event, self.lat, self.lon)

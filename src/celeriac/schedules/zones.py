@@ -64,7 +64,8 @@ def zone_named(name: str | tzinfo) -> tzinfo:
     """The zone of this name. Raises ValueError if there is none."""
     if isinstance(name, tzinfo):
         # pytz's zones must not be used as other tzinfo are: take the real zone of that name.
-        return zone_named(name.zone) if isinstance(getattr(name, "zone", None), str) else name
+        named = getattr(name, "zone", None)
+        return zone_named(named) if isinstance(named, str) else name
     if name == "UTC":
         return UTC
     if found := _FIXED.fullmatch(name):

@@ -33,6 +33,7 @@ from celeriac.drivers import (
 from celeriac.exceptions import NotCapable
 from celeriac.message import Delivery, Message, Owner, Upkeep, Worker
 from celeriac.testing.clock import FakeClock
+from celeriac.testing.needs import skip_unless_capable
 from celeriac.testing.samples import QUEUE
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ class StoreUnderTest(Connection):
     dedupe_window = 100.0
     wake_within = 1.0  # seconds, of a busy machine, until a waiting call has noticed
     unreachable_url: str | None = None  # nothing can be opened there
+    has_broker = True  # False: a result backend alone
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
@@ -212,10 +214,14 @@ class Suite:
     make: Callable[[Path], StoreUnderTest]
 
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StoreUnderTest]:
         store = type(self).make(tmp_path)
-        yield store
-        store.close()
+        try:
+            if store.has_broker:
+                skip_unless_capable(request, store.capabilities)
+            yield store
+        finally:
+            store.close()
 
 
 def in_background(call: Callable[..., T], *args: Any) -> Future[T]:

@@ -23,6 +23,7 @@ from celeriac.testing.harness import (
     assert_waiting,
     in_background,
 )
+from celeriac.testing.needs import skip_unless_capable
 from celeriac.testing.samples import QUEUE, done, ids, messages, record, release
 from celeriac.testing.victim import BATCH, TTL
 
@@ -92,9 +93,10 @@ class KillSuite(Suite):
     kills = int(os.environ.get("CELERIAC_KILLS", "6"))
 
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StoreUnderTest]:
         store = type(self).make(tmp_path)
         store.use_real_time()
+        skip_unless_capable(request, store.capabilities)
         if not store.capabilities.shared:
             store.close()
             pytest.skip("other processes cannot use this store")

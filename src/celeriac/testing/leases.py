@@ -126,6 +126,20 @@ class LeaseTests(Suite):
         recovered = store.broker.recover(dead, Owner("w1", 1, 2), [first.tag])
         assert [(d.message.id, d.lost) for d in recovered] == [("b", 0)]
 
+    def test_recover_what_one_holds_itself(self, store: StoreUnderTest) -> None:
+        """recover: equal owners: what it holds, nothing changed."""
+        owner = store.worker("w1", incarnation=1)
+        store.publish(*messages("a", "b", "c"))
+        first, _ = store.claim(owner, 2)
+        again = store.broker.recover(owner, owner, [first.tag])
+        assert [(d.message.id, d.lost, d.redelivered) for d in again] == [
+            ("a", 0, False),
+            ("b", 0, False),
+        ]
+        assert store.broker.recover(owner, owner, ()) == again
+        assert store.broker.recover(Owner("w1", 7, 1), Owner("w1", 7, 1), ()) == []
+        assert store.broker.settle([done(d) for d in again]) == [SETTLED] * 2
+
     def test_recover_takes_each_once(self, store: StoreUnderTest) -> None:
         """Rule: recover takes a delivery at most once."""
         dead = store.worker("w1")

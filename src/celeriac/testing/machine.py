@@ -214,8 +214,10 @@ class DriverMachine(RuleBasedStateMachine):
             return
         assert len(taken) == min(limit, len(taken) + len(left))
 
+        sign = -1 if self.store.capabilities.highest_priority else 1
+
         def rank(entry: Entry) -> tuple[int, int]:
-            return names.index(entry.message.queue), -entry.message.priority
+            return names.index(entry.message.queue), sign * entry.message.priority
 
         ranks = [rank(entry) for entry in taken]
         assert ranks == sorted(ranks)

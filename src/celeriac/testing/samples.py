@@ -81,5 +81,7 @@ def ids(things: Iterable[Any]) -> list[str]:
 
 
 def content(message: Message) -> Message:
-    """A message without what a store may keep elsewhere: when it was due, and its key."""
-    return msgspec.structs.replace(message, due_at=None, dedupe_key=None)
+    """A message without what a store may keep elsewhere: when it was due, and its key; and
+    without the order of its headers."""
+    headers = msgspec.json.encode(msgspec.json.decode(message.headers), order="sorted")
+    return msgspec.structs.replace(message, due_at=None, dedupe_key=None, headers=headers)

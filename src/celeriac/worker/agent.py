@@ -94,6 +94,7 @@ class Agent:
                 if self._broker is None:
                     self._connect()
                 self._turn()
+                self._recovered()
             except LeaseLost:
                 self._heartbeat_due = 0.0
             except OperationalError as exc:
@@ -129,10 +130,6 @@ class Agent:
         self._watchdog.use(broker)
         self._take_lease(broker)
         self._start_beat()
-        if self._down_since is not None:
-            logger.warning("The broker is back after %.1f s", self._clock() - self._down_since)
-        self._down_since = None
-        self._pause = RETRY_FIRST
 
     def _disconnect(self) -> None:
         """Throw the connections away; a new one is built when it is next needed."""
@@ -154,6 +151,13 @@ class Agent:
         self._disconnect()
         self._sleep(self._pause * random.uniform(0.5, 1.0))
         self._pause = min(self._pause * 2, RETRY_LAST)
+
+    def _recovered(self) -> None:
+        """A whole turn went well: a broker that lets in and then refuses is not back."""
+        if self._down_since is not None:
+            logger.warning("The broker is back after %.1f s", self._clock() - self._down_since)
+            self._down_since = None
+            self._pause = RETRY_FIRST
 
     # --- the loop -----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from celeriac import signals, states
+from celeriac import drivers, signals, states
 from celeriac.concluding import Concluder
 from celeriac.exceptions import (
     ContentError,
@@ -27,7 +27,8 @@ from celeriac.exceptions import (
     WorkerTerminate,
 )
 from celeriac.execution import Outcome, execute, execute_async
-from celeriac.message import Delivery, Settlement, Verdict
+from celeriac.joining import Joiner
+from celeriac.message import Delivery, Settlement, TaskRecord, Verdict
 from celeriac.protocol.task import parse_time, peek_task
 from celeriac.reading import Reader
 from celeriac.request import Request
@@ -76,6 +77,13 @@ class Executor:
         self.limits = limits
         self.reader = Reader(app, options.hostname)
         self.concluder = Concluder(app, options.hostname)
+        self.joiner = Joiner(app, options.hostname)
+        # Two stores that do not change together, the results' one with a memory.
+        self.split = (
+            results is not None
+            and results.capabilities.keeps_records
+            and not drivers.one_store(broker, results)
+        )
         self.tasks = app.tasks
         self.unknown_wait: float = app.conf.unknown_task_wait
         self.default_limits = (options.time_limit or 0.0, options.soft_time_limit or 0.0)
@@ -88,6 +96,9 @@ class Executor:
 
     def admit(self, delivery: Delivery) -> Job | Settlement:
         """The job, or the settlement of a delivery that is not to run now, or at all."""
+        if delivery.note.startswith("ended "):  # the process before was ended because of it
+            _, why, limit = delivery.note.split()
+            return self.ended(delivery, why, float(limit))
         try:
             request = self.reader.read(delivery)
         except (ContentError, InvalidTaskError) as exc:
@@ -97,6 +108,10 @@ class Executor:
             return self._revoked(delivery, task, request, "revoked")
         if task is None:
             return self._unknown(delivery, request)
+        if self.split and (delivery.redelivered or delivery.publish_id):
+            before = self._seen_before(delivery)
+            if before is not None:
+                return before
         if delivery.lost or delivery.begun:
             lost = self._after_loss(delivery, task, request)
             if lost is not None:
@@ -112,6 +127,34 @@ class Executor:
         job = Job(delivery, task, request)
         self._set_limits(job)
         return job
+
+    def _seen_before(self, delivery: Delivery) -> Settlement | None:
+        """The settlement of a delivery whose outcome is stored already, or that was published
+        twice; None if it is to run."""
+        results, message = self.results, delivery.message
+        assert results is not None
+        if delivery.redelivered:
+            record = results.get([message.id])[0]
+            if record is not None and record.ready and record.run == message.run:
+                buried = record.state == states.FAILURE and self._too_often(delivery)
+                return None if buried else self.follow(delivery, record)
+        if delivery.publish_id and message.dedupe_key is not None:
+            if not results.admit(message.dedupe_key, delivery.publish_id):
+                logger.info("Discarding %s: it was published twice", message.id)
+                return Settlement(delivery=delivery)
+        return None
+
+    def follow(self, delivery: Delivery, record: TaskRecord) -> Settlement:
+        """The settlement that had this final record of the delivery's run; nothing runs again."""
+        try:
+            request = self.reader.read(delivery)
+            task = self.tasks.get(request.task) if request.task else None
+            return self.concluder.stood(delivery, task, request, record)
+        except (ContentError, InvalidTaskError):
+            return Settlement(delivery=delivery)  # it has its outcome, and nothing can follow
+
+    def _too_often(self, delivery: Delivery) -> bool:
+        return delivery.lost >= self.options.max_deliveries
 
     def _set_limits(self, job: Job) -> None:
         hard, soft = job.request.timelimit or (None, None)
@@ -161,7 +204,11 @@ class Executor:
         records: tuple[Any, ...] = ()
         message = delivery.message
         if message.id and self.results is not None:
-            records = (self.app.records.write(message.id, message.run, states.FAILURE, exc),)
+            records = (
+                self.app.records.write(
+                    message.id, message.run, states.FAILURE, exc, reply_to=message.reply_to
+                ),
+            )
         return Settlement(
             delivery=delivery,
             verdict=Verdict.BURY,
@@ -219,7 +266,7 @@ class Executor:
         """What a delivery whose process died becomes; None: it runs again."""
         if delivery.begun or not delivery.lost:
             return self.lost(delivery, task, request) if delivery.begun else None
-        if delivery.lost >= self.options.max_deliveries:
+        if self._too_often(delivery):
             error = WorkerLostError(
                 f"{delivery.lost} processes died while they ran this task: it is kept as a dead "
                 "letter."

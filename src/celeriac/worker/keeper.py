@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ logger = logging.getLogger("celeriac.worker.keeper")
 
 SETTLE_AFTER = 0.010
 RELEASE_AFTER = 0.100
+TEND_EVERY = 30.0
+IDLE = 30.0
 
 
 class Keeper:
@@ -27,6 +30,9 @@ class Keeper:
         self._runner = runner
         self._busy = threading.Event()
         self._stopped = False
+        # The optional power Tended: what the broker must do while a task holds the main thread.
+        self._tend: Callable[[], None] | None = getattr(runner.link.broker, "tend", None)
+        self._tend_due = 0.0
         self._thread = threading.Thread(target=self._work, name="celeriac-keeper", daemon=True)
 
     def start(self) -> None:
@@ -45,7 +51,7 @@ class Keeper:
     def _work(self) -> None:
         runner = self._runner
         while not self._stopped:
-            self._busy.wait(timeout=60.0)
+            self._busy.wait(timeout=IDLE)
             time.sleep(SETTLE_AFTER)
             try:
                 self._look()
@@ -60,8 +66,12 @@ class Keeper:
         runner = self._runner
         if runner.job is None:
             return
-        running_for = time.monotonic() - runner.started
+        now = time.monotonic()
+        running_for = now - runner.started
         if running_for >= RELEASE_AFTER and runner.pending:
             runner.release_pending()
         if running_for >= SETTLE_AFTER and not runner.settler.empty:
             runner.settler.flush()
+        if self._tend is not None and running_for >= RELEASE_AFTER and now >= self._tend_due:
+            self._tend_due = now + TEND_EVERY
+            self._tend()

@@ -18,7 +18,7 @@ from celeriac import states
 from celeriac.contracts import Broker, ResultBackend
 from celeriac.exceptions import LeaseLost, OperationalError, SoftTimeLimitExceeded
 from celeriac.execution import Outcome
-from celeriac.message import Delivery, Owner, Settlement, Verdict
+from celeriac.message import Delivery, Owner, Settlement, Tag, Verdict
 from celeriac.settling import Settling
 from celeriac.worker.executor import Executor, Job, SoftLimit
 from celeriac.worker.keeper import Keeper
@@ -104,10 +104,18 @@ class BaseRunner:
         self.link = Link(app)
         limits = RateLimits(table) if options.rate_limits and table.buckets else None
         self.executor = Executor(app, options, self.link.broker, self.link.results, limits)
-        self.settler = Settler(Settling(self.link.broker, self.link.results), self.hurried)
+        settling = Settling(
+            self.link.broker,
+            self.link.results,
+            self.executor.joiner.complete,
+            self.executor.follow,
+        )
+        self.settler = Settler(settling, self.hurried)
         self.pace = Pace()
         self.lock = threading.Lock()
         self.pending: deque[Delivery] = deque()
+        self.in_hand: set[Tag] = set()  # what runs beside the claiming, in pools that do so
+        self.unsure = False  # the answer to a claim was lost: more may be ours than we know
         self.ran = 0
 
     # --- life ---------------------------------------------------------------------------------
@@ -160,6 +168,7 @@ class BaseRunner:
         for dead in self.predecessor.chain():
             gone = Owner(self.owner.lease, self.owner.slot, dead.incarnation)
             running = {lost.tag for lost in dead.running}
+            self._tell_ended(dead)
             deliveries = self.link.broker.recover(gone, self.owner, running)
             settlements = [
                 self._after(dead, delivery, delivery.tag in running) for delivery in deliveries
@@ -168,6 +177,13 @@ class BaseRunner:
             for settlement in settlements:
                 self.settler.add(settlement, now)
             self.settler.flush()
+
+    def _tell_ended(self, dead: Predecessor) -> None:
+        """A broker that hands out again by itself what the dead process held (the optional power
+        TellsEnds) must know if the process was ended because of it."""
+        tell = getattr(self.link.broker, "ended", None)
+        if tell is not None and dead.running and dead.why in ("time_limit", "terminated"):
+            tell([lost.task_id for lost in dead.running], dead.why, dead.limit)
 
     def _after(self, dead: Predecessor, delivery: Delivery, ran: bool) -> Settlement:
         """The settlement of one delivery of a dead process: it runs again, unless the process
@@ -198,12 +214,15 @@ class BaseRunner:
             self._new_owner()
         self.slot.set_state(SlotState.CLAIMING)
         try:
+            if self.unsure:
+                self._give_back_unknown()
             deliveries = self.link.broker.claim(self.owner, self.queues(), limit, MAX_BYTES, wait)
         except LeaseLost:
             self._await_lease()
             return []
         except OperationalError as exc:
             logger.error("Cannot claim, trying again: %s", exc)
+            self.unsure = True
             self._reconnect()
             return []
         finally:
@@ -212,9 +231,18 @@ class BaseRunner:
             self.slot.count(claimed=len(deliveries))
         return deliveries
 
+    def _give_back_unknown(self) -> None:
+        """What a claim took whose answer never came. Known is at least what was before we ask."""
+        known = set(self.in_hand)
+        held = self.link.broker.recover(self.owner, self.owner, ())
+        self.release([delivery for delivery in held if delivery.tag not in known])
+        self.settler.flush()
+        self.unsure = False
+
     def _new_owner(self) -> None:
         """The lease was lost and taken anew: what this process held is not its own any more."""
         self.epoch = self.table.lease_epoch
+        self.unsure = False
         self.owner = Owner(self.owner.lease, self.owner.slot, self.slot.next_incarnation())
         logger.warning("The lease was lost for a while: going on as %s.", self.owner)
 
@@ -388,7 +416,7 @@ def settle_handed(
         if isinstance(admitted, Job):
             admitted = Settlement(delivery=delivery, verdict=Verdict.RELEASE)
         settlements.append(admitted)
-    Settling(broker, results).settle(settlements)
+    Settling(broker, results, executor.joiner.complete, executor.follow).settle(settlements)
 
 
 def _resident() -> int:

@@ -191,8 +191,9 @@ class MemoryBroker(Handle):
         with self.using() as now:
             entries = list(self.kept.held.get(dead, {}).values())
             for entry in entries:
-                entry.redelivered = True
-                entry.lost += entry.tag in running
+                if dead != new:
+                    entry.redelivered = True
+                    entry.lost += entry.tag in running
                 self.kept.take_out(entry)
             return [self.kept.hand(entry, new, now) for entry in entries]
 

@@ -208,16 +208,16 @@ class SqliteBroker:
     # --- keeping
 
     def recover(self, dead: Owner, new: Owner, running: Collection[Tag]) -> list[Delivery]:
-        if dead == new:
-            return []
         with self._database.write() as connection:
-            old_id = fresh_owner_id(connection, dead)
-            if old_id is None:
+            old_id = new_id = fresh_owner_id(connection, dead)
+            if old_id is None or new_id is None:
                 return []
-            new_id = owner_made(self._database, connection, new)
             seqs = [row[0] for row in connection.execute(_LEASES["held_by"], (old_id,))]
-            connection.execute(_LEASES["take_over"], (new_id, old_id, json.dumps(list(running))))
-            connection.execute(_LEASES["forget_owner"], (old_id,))
+            if dead != new:
+                new_id = owner_made(self._database, connection, new)
+                tags = json.dumps(list(running))
+                connection.execute(_LEASES["take_over"], (new_id, old_id, tags))
+                connection.execute(_LEASES["forget_owner"], (old_id,))
         return held_now(self._database, new, new_id, seqs, self.clock()) if seqs else []
 
     def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 
+from celeriac.drivers.sqlite.space import free_space
 from celeriac.exceptions import CorruptStore, OperationalError
 
 __all__ = ["is_busy", "is_fatal", "is_full", "locked", "translated"]
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+# What a full disk can look like, when it is the log's index that finds no room.
+_SPACELESS = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 # After these the connection is thrown away: what it believes about the file may be wrong.
 _FATAL = _DAMAGED | {
     sqlite3.SQLITE_IOERR,
@@ -62,10 +65,10 @@ def translated(error: sqlite3.Error, path: str) -> OperationalError:
 
 
 def _explained(code: int, error: sqlite3.Error, path: str) -> str:
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code in _SPACELESS and free_space(path) == 0):
         return (
-            f"No space is left for the database sqlite:///{path}; nothing of this call was stored. "
-            "Free space on its disk: it goes on by itself then."
+            f"No space is left: the disk of the database sqlite:///{path} is full ({error}); "
+            "nothing of this call was stored. Free space on it: it goes on by itself then."
         )
     if code == sqlite3.SQLITE_READONLY:
         return (

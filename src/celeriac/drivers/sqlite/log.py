@@ -16,6 +16,7 @@ import random
 import sqlite3
 
 from celeriac.drivers.sqlite.options import Options
+from celeriac.drivers.sqlite.space import free_space, whole_space
 from celeriac.exceptions import OperationalError
 
 __all__ = ["Log"]
@@ -38,7 +39,7 @@ class Log:
 
     def measure_disk(self) -> None:
         """On a small disk less is kept, of both."""
-        total = _space(self._options.path)[0]
+        total = whole_space(self._options.path)
         if total:
             if self._options.wal_autocheckpoint:
                 self._next = self._limit = min(self._limit, max(MEGABYTE // 2, total // 8))
@@ -86,19 +87,11 @@ class Log:
     def need_room(self, size: int) -> None:
         """Raises OperationalError when, after storing so many bytes, only the room for working
         off would be left."""
-        free = _space(self._options.path)[1]
+        free = free_space(self._options.path)
         if free is not None and free - 2 * size < self._reserve:  # in the log, then in the file
             raise OperationalError(
-                f"No space is left on the disk of sqlite:///{self._options.path} ({free:,} bytes; "
-                f"{self._reserve:,} are kept so that what is stored can be worked off): nothing of "
-                "this call was stored. Free space on that disk: it goes on by itself then."
+                f"No space is left: the disk of the database {self._options.store} is full but "
+                f"for {free:,} bytes, and {self._reserve:,} are kept so that what is stored can be "
+                "worked off; nothing of this call was stored. Free space on it: it goes on by "
+                "itself then."
             )
-
-
-def _space(path: str) -> tuple[int, int | None]:
-    """Bytes altogether and free on the path's disk; (0, None) where nobody knows."""
-    try:
-        disk = os.statvfs(os.path.dirname(path))
-    except (OSError, AttributeError):
-        return 0, None
-    return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize

@@ -20,7 +20,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 
 def version_of(connection: sqlite3.Connection, path: str) -> int:
-    """The schema's version; 0 for an empty file. Raises for a file that is not ours."""
+    """The schema's version; 0 for an empty file. Raises for a file that is not ours. Needs an open
+    transaction: what it reads must not change in between."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID:
@@ -42,8 +43,13 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
 
 def prepare(connection: sqlite3.Connection, path: str) -> None:
     """Bring the file to the newest version, in one transaction, however many start at once."""
-    if version_of(connection, path) == len(MIGRATIONS):
-        return
+    connection.execute("BEGIN")
+    try:
+        if version_of(connection, path) == len(MIGRATIONS):
+            return
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
     try:
         for migration in MIGRATIONS[version_of(connection, path) :]:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from celeriac.exceptions import SoftTimeLimitExceeded
-from celeriac.message import Delivery, Settlement, Verdict
+from celeriac.message import Delivery, Settlement, Tag, Verdict
 from celeriac.worker.executor import Job
 from celeriac.worker.process import EXIT_OK
 from celeriac.worker.runner import ALONE, WAIT, BaseRunner
@@ -106,13 +106,15 @@ class AsyncioRunner(BaseRunner):
             self.settler.add(admitted, time.monotonic())
             return 0
         self.ran += 1
+        self.in_hand.add(delivery.tag)
         task = asyncio.create_task(self._run(admitted), name=admitted.task.name)
         self._running.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(lambda ended: self._done(ended, delivery.tag))
         return 1
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None], tag: Tag) -> None:
         self._running.discard(task)
+        self.in_hand.discard(tag)
         self._free.release()
         if not task.cancelled() and task.exception() is not None:
             logger.error("A task could not be finished", exc_info=task.exception())
@@ -149,8 +151,13 @@ class AsyncioRunner(BaseRunner):
         while not work.done():
             ran = time.monotonic() - began
             if slot.cancel_requested == number:
-                self._abandon(work)
-                return self.executor.ended(job.delivery, "terminated", 0.0)
+                if job.task.is_async:
+                    self._abandon(work)
+                    return self.executor.ended(job.delivery, "terminated", 0.0)
+                logger.warning(
+                    "Cannot terminate %s, which is no coroutine: it goes on", job.request
+                )
+                number = 0
             if job.hard and ran >= job.hard:
                 self._abandon(work)
                 return self.executor.ended(job.delivery, "time_limit", job.hard)
@@ -170,9 +177,12 @@ class AsyncioRunner(BaseRunner):
         work.cancel()
 
     async def _flush(self) -> None:
-        """Settle; those who finish while it goes on are taken along by the next."""
-        while not self.settler.empty:
+        """Returns when all that was added before is settled; those who finish while it goes on
+        are taken along by the next."""
+        while True:
             if self._flushing is None or self._flushing.done():
+                if self.settler.empty:
+                    return
                 self._flushing = self._loop.run_in_executor(self._settling, self.settler.flush)
             await asyncio.shield(self._flushing)
 

@@ -65,6 +65,7 @@ class ThreadsRunner(BaseRunner):
                 free = self._all_free(free)
             started += 1
             self.ran += 1
+            self.in_hand.add(delivery.tag)
             self._jobs.put(admitted)
         self.settler.flush()
         if started and self.suspect(deliveries[0]):
@@ -89,6 +90,7 @@ class ThreadsRunner(BaseRunner):
             except BaseException:
                 logger.exception("A thread could not finish %s", job.request)
             finally:
+                self.in_hand.discard(job.delivery.tag)
                 self._free.release()
 
     def _run(self, job: Job) -> None:

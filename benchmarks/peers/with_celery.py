@@ -1,0 +1,28 @@
+"""Celery: a prefork pool of two, default settings."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from benchmarks.peers.place import BROKER, RESULTS
+
+app = Celery("shop", broker=BROKER, backend=RESULTS)
+
+if RESULTS:
+
+    @app.task(name="noop")
+    def noop() -> None:
+        return None
+
+else:
+    from benchmarks.peers.tally import count
+
+    noop = app.task(count, name="noop")
+
+
+def send() -> None:
+    noop.delay()
+
+
+def send_and_wait() -> None:
+    noop.delay().get(timeout=30)

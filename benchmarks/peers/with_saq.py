@@ -1,0 +1,43 @@
+"""SAQ: two worker processes, default settings; results are kept for ten minutes, its default, or
+not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saq import Queue
+
+from benchmarks.peers.place import BROKER, RESULTS
+
+queue = Queue.from_url(BROKER)
+KEPT = 600 if RESULTS else -1
+
+if RESULTS:
+
+    async def noop(ctx: dict[str, Any]) -> None:
+        return None
+
+else:
+    from benchmarks.peers.tally import count
+
+    async def noop(ctx: dict[str, Any]) -> None:
+        count()
+
+
+settings = {"queue": queue, "functions": [noop]}
+
+
+async def open() -> None:
+    await queue.connect()
+
+
+async def close() -> None:
+    await queue.disconnect()
+
+
+async def send() -> None:
+    await queue.enqueue("noop", ttl=KEPT)
+
+
+async def send_and_wait() -> None:
+    await queue.apply("noop", timeout=30)

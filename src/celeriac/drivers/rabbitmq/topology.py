@@ -1,0 +1,313 @@
+"""Queues, exchanges and bindings: declared as Celery declares them, once per connection.
+
+Delayed messages wait in a chain of queues whose time to live are powers of two. Level ``n`` holds
+a message for ``2**n`` units if bit ``n`` of its delay is set, and passes it down; below level 0 an
+exchange puts it into its queue. Celery has such a chain in whole seconds for exchanges that are
+not direct; the one here has units of 64 ms, and ends in the queue itself. Nothing waits in a
+worker.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+from urllib.parse import quote
+
+from celeriac.contracts import QueueSpec
+from celeriac.drivers.rabbitmq import frames
+from celeriac.drivers.rabbitmq.connection import Connection
+from celeriac.drivers.rabbitmq.errors import (
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    RESOURCE_LOCKED,
+    ChannelClosed,
+    Unreachable,
+    declared_otherwise,
+)
+from celeriac.drivers.rabbitmq.tables import encode_table, short
+from celeriac.exceptions import OperationalError
+
+UNIT: Final = 0.064  # seconds
+LEVELS: Final = 32
+LONGEST: Final = (2**LEVELS - 1) * UNIT  # eight years; who comes back too early is sent again
+DELAYED: Final = "celeriac_delayed"
+DELIVERY: Final = "celeriac_delayed_delivery"
+CELERY_LEVELS: Final = 28
+CELERY_DELAYED: Final = "celery_delayed"
+CELERY_DELIVERY: Final = "celery_delayed_delivery"
+DEAD: Final = ".dead"
+
+_DURABLE, _AUTO_DELETE = 2, 8
+_EXCHANGE_AUTO_DELETE = 4
+
+
+class Topology:
+    """What one connection has declared. ``queues``: the application's, by name; None: a queue is
+    a durable classic one."""
+
+    def __init__(self, connection: Connection, queues: Any, delayed_type: str) -> None:
+        self._connection = connection
+        self._queues = queues
+        self._delayed_type = delayed_type
+        self._known: set[tuple[str, ...]] = set()
+
+    @property
+    def used(self) -> set[str]:
+        """The queues that were declared here."""
+        return {known[1] for known in self._known if known[0] == "queue"}
+
+    # --- queues -------------------------------------------------------------------------------
+
+    def queue(self, name: str) -> None:
+        """The queue, its exchange and its binding are there. Raises Mismatch."""
+        if ("queue", name) in self._known:
+            return
+        spec = self._spec(name)
+        if spec is None:
+            self._declare_queue(name, {}, _DURABLE)
+        elif not spec.no_declare:
+            flags = (
+                _DURABLE * bool(spec.durable)
+                + 4 * bool(spec.exclusive)
+                + _AUTO_DELETE * bool(spec.auto_delete)
+            )
+            self._declare_queue(name, queue_arguments(spec), flags)
+            self._bind(spec)
+        self._known.add(("queue", name))
+
+    def _spec(self, name: str) -> QueueSpec | None:
+        return None if self._queues is None else self._queues[name]
+
+    def _bind(self, spec: QueueSpec) -> None:
+        exchange = spec.exchange
+        if not exchange.name:
+            return
+        self.exchange(exchange.name, exchange.type, spec)
+        self.bind_queue(spec.name, exchange.name, spec.routing_key, spec.binding_arguments)
+
+    def exchange(self, name: str, kind: str, spec: QueueSpec | None = None) -> None:
+        """The exchange is there. Raises Mismatch."""
+        if ("exchange", name) in self._known or name.startswith("amq."):
+            return
+        flags, arguments, passive = _DURABLE, {}, False
+        if spec is not None:
+            exchange = spec.exchange
+            if exchange.no_declare:
+                return
+            flags = _DURABLE * bool(exchange.durable)
+            flags += _EXCHANGE_AUTO_DELETE * bool(exchange.auto_delete)
+            arguments, passive = exchange.arguments or {}, exchange.passive
+        self._declare_exchange(name, kind, flags + passive, arguments)
+        self._known.add(("exchange", name))
+
+    def forget(self, name: str) -> None:
+        """The queue has gone: it is to be declared again when it is next needed."""
+        self._known.discard(("queue", name))
+        self._known.discard(("delayed", name))
+        self._known.discard(("dead", name))
+
+    def restore(self, queue: str) -> None:
+        """Declare again a queue that has gone, and what leads to it."""
+        delayed = ("delayed", queue) in self._known
+        dead = ("dead", queue) in self._known
+        self.forget(queue)
+        self.queue(queue)
+        if dead:
+            self.dead(queue)
+        if delayed:
+            self._known.discard(("chain",))
+            self.delay(queue, UNIT)
+        if ("celery delayed", queue) in self._known:
+            self._known.discard(("celery delayed", queue))
+            self.celery_target(queue)
+
+    def is_direct(self, queue: str, exchange: str) -> bool:
+        """Whether the exchange that leads to the queue is a direct one."""
+        spec = self._spec(queue)
+        if spec is None or spec.exchange.name != exchange:
+            return True
+        return spec.exchange.type == "direct"
+
+    def dead(self, queue: str) -> str:
+        """The queue of the dead letters of ``queue``. One that is there is taken as it is."""
+        name = queue + DEAD
+        if ("dead", queue) not in self._known:
+            if self.depth(name) is None:
+                self._declare_queue(name, self._dead_arguments(queue), _DURABLE)
+            self._known.add(("dead", queue))
+        return name
+
+    def _dead_arguments(self, queue: str) -> dict[str, Any]:
+        """As replicated as the queue itself; looking at dead letters must never be counted."""
+        if self.kind(queue) != "quorum":
+            return {}
+        arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+        if self._connection.version >= (4, 0):
+            arguments["x-delivery-limit"] = -1
+        return arguments
+
+    def kind(self, queue: str) -> str:
+        """Of the queue as the application describes it."""
+        spec = self._spec(queue)
+        arguments = (spec.queue_arguments if spec is not None else None) or {}
+        return str(arguments.get("x-queue-type", "classic"))
+
+    # --- delays -------------------------------------------------------------------------------
+
+    def delay(self, queue: str, seconds: float) -> tuple[str, str]:
+        """Exchange and routing key by which a message is in ``queue`` after this time."""
+        self._own_chain()
+        self.reachable(queue)
+        units = min(max(1, math.ceil(seconds / UNIT)), 2**LEVELS - 1)
+        top = units.bit_length() - 1
+        bits = ".".join(format(units, f"0{LEVELS}b"))
+        return f"{DELAYED}_{top}", f"{bits}.{word(queue)}"
+
+    def reachable(self, queue: str) -> None:
+        """What the exchange DELIVERY gets for the queue ends up in it."""
+        if ("delayed", queue) not in self._known:
+            self.queue(queue)
+            self.bind_queue(queue, DELIVERY, "#." + word(queue))
+            self._known.add(("delayed", queue))
+
+    def declare_delay_queue(self, name: str, arguments: dict[str, Any]) -> None:
+        """A durable queue out of which messages go by their age, and are never lost."""
+        arguments = {
+            "x-queue-type": self._delayed_type,
+            "x-overflow": "reject-publish",
+            **arguments,
+        }
+        if self._delayed_type == "quorum":
+            arguments["x-dead-letter-strategy"] = "at-least-once"
+        self._declare_queue(name, arguments, _DURABLE)
+
+    def _own_chain(self) -> None:
+        if ("chain",) in self._known:
+            return
+        if self.depth(f"{DELAYED}_{LEVELS - 1}") is not None:  # made last: all is there
+            self._known.add(("chain",))
+            return
+        self.declare_exchange(DELIVERY, "topic")
+        for level in range(LEVELS):
+            below = f"{DELAYED}_{level - 1}" if level else DELIVERY
+            self._level(DELAYED, level, LEVELS, round(2**level * UNIT * 1000), below)
+        self._known.add(("chain",))
+
+    def celery_delay(self, exchange: str, routing_key: str, seconds: float) -> tuple[str, str]:
+        """The same by Celery's own chain, in whole seconds, for an exchange that is not direct:
+        whoever is bound to it gets the message."""
+        if ("celery chain",) not in self._known:
+            self.declare_exchange(CELERY_DELIVERY, "topic")
+            for level in range(CELERY_LEVELS):
+                below = f"{CELERY_DELAYED}_{level - 1}" if level else CELERY_DELIVERY
+                self._level(CELERY_DELAYED, level, CELERY_LEVELS, 2**level * 1000, below)
+            self._known.add(("celery chain",))
+        units = min(int(seconds), 2**CELERY_LEVELS - 1)
+        bits = ".".join(format(units, f"0{CELERY_LEVELS}b"))
+        return f"{CELERY_DELAYED}_{CELERY_LEVELS - 1}", f"{bits}.{routing_key}"
+
+    def celery_target(self, queue: str) -> None:
+        """Bind the queue, and its exchange, so that what comes out of Celery's chain gets there:
+        as Celery's workers do."""
+        spec = self._spec(queue)
+        if spec is None or ("celery delayed", queue) in self._known:
+            return
+        key = f"#.{spec.routing_key}"
+        self._bind_exchange(spec.exchange.name, CELERY_DELIVERY, key)
+        self.bind_queue(queue, spec.exchange.name, key)
+        self._known.add(("celery delayed", queue))
+
+    def _level(self, name: str, level: int, levels: int, ttl: int, below: str) -> None:
+        this = f"{name}_{level}"
+        stars = "*." * (levels - 1 - level)
+        self.declare_exchange(this, "topic")
+        arguments = {"x-message-ttl": ttl, "x-dead-letter-exchange": below}
+        self.declare_delay_queue(this, arguments)
+        self.bind_queue(this, this, f"{stars}1.#")
+        self._bind_exchange(below, this, f"{stars}0.#")
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def depth(self, queue: str) -> tuple[int, int] | None:
+        """How many messages wait, and how many consumers there are; None: no such queue."""
+        arguments = b"\x00\x00" + short(queue) + b"\x01" + encode_table({})
+        try:
+            answer = self._connection.call(frames.QUEUE_DECLARE, arguments, frames.QUEUE_DECLARE_OK)
+        except ChannelClosed as closed:
+            if closed.code == NOT_FOUND:
+                return None
+            if closed.code == RESOURCE_LOCKED:
+                return 0, 1  # somebody's exclusive queue
+            raise self._otherwise("queue", queue, closed) from closed
+        _, at = frames.short_at(answer.arguments, 0)
+        return (
+            int.from_bytes(answer.arguments[at : at + 4], "big"),
+            int.from_bytes(answer.arguments[at + 4 : at + 8], "big"),
+        )
+
+    # --- declarations ---------------------------------------------------------------------------
+
+    def _declare_queue(self, name: str, arguments: dict[str, Any], flags: int) -> None:
+        data = b"\x00\x00" + short(name) + bytes((flags,)) + encode_table(arguments)
+        self._ask("queue", name, frames.QUEUE_DECLARE, data, frames.QUEUE_DECLARE_OK)
+
+    def declare_exchange(self, name: str, kind: str) -> None:
+        """A durable one."""
+        self._declare_exchange(name, kind, _DURABLE, {})
+
+    def _declare_exchange(
+        self, name: str, kind: str, flags: int, arguments: dict[str, Any]
+    ) -> None:
+        data = b"\x00\x00" + short(name) + short(kind) + bytes((flags,)) + encode_table(arguments)
+        self._ask("exchange", name, frames.EXCHANGE_DECLARE, data, frames.EXCHANGE_DECLARE_OK)
+
+    def bind_queue(
+        self, queue: str, exchange: str, key: str, arguments: dict[str, Any] | None = None
+    ) -> None:
+        data = b"\x00\x00" + short(queue) + short(exchange) + short(key) + b"\x00"
+        data += encode_table(arguments or {})
+        self._ask("queue", queue, frames.QUEUE_BIND, data, frames.QUEUE_BIND_OK)
+
+    def _bind_exchange(self, target: str, source: str, key: str) -> None:
+        data = b"\x00\x00" + short(target) + short(source) + short(key) + b"\x00"
+        self._ask(
+            "exchange",
+            target,
+            frames.EXCHANGE_BIND,
+            data + encode_table({}),
+            frames.EXCHANGE_BIND_OK,
+        )
+
+    def _ask(
+        self, what: str, name: str, kind: tuple[int, int], data: bytes, answer: tuple[int, int]
+    ) -> None:
+        try:
+            self._connection.call(kind, data, answer)
+        except ChannelClosed as closed:
+            raise self._otherwise(what, name, closed) from closed
+
+    def _otherwise(self, what: str, name: str, closed: ChannelClosed) -> OperationalError:
+        place = self._connection.endpoint.name
+        if closed.code == PRECONDITION_FAILED:
+            return declared_otherwise(what, name, closed.text, place)
+        return Unreachable(f"The {what} {name!r} on {place} cannot be used: {closed}.")
+
+
+def queue_arguments(spec: QueueSpec) -> dict[str, Any]:
+    """The arguments with which Celery declares this queue."""
+    arguments = dict(spec.queue_arguments or {})
+    for name, value, scale in (
+        ("x-expires", spec.expires, 1000),
+        ("x-message-ttl", spec.message_ttl, 1000),
+        ("x-max-length", spec.max_length, 1),
+        ("x-max-length-bytes", spec.max_length_bytes, 1),
+        ("x-max-priority", spec.max_priority, 1),
+    ):
+        if value is not None:
+            arguments[name] = int(value * scale)
+    return arguments
+
+
+def word(queue: str) -> str:
+    """The queue's name as one word of a topic."""
+    return quote(queue, safe="").replace(".", "%2E").replace("*", "%2A")

@@ -1,0 +1,38 @@
+"""The driver of Redis (6.2 and later, Valkey): broker, results, events and administration.
+
+``redis://user:password@host:6379/0``, ``rediss://`` (TLS), ``redis+socket:///path?db=0`` or
+``unix://``, ``sentinel://host:26379;sentinel://host:26380/0`` with ``master_name``. Queues,
+priorities and results are Celery's own, so that its clients and workers share them. docs/redis.md
+lists the options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celeriac.contracts import Broker
+from celeriac.drivers.redis.admin import RedisQueueAdmin
+from celeriac.drivers.redis.broker import RedisBroker
+from celeriac.drivers.redis.bus import RedisEventBus
+from celeriac.drivers.redis.results import RedisResultBackend
+
+__all__ = ["admin", "broker", "bus", "results"]
+
+keeps_results = False  # as with Celery: results are kept where result_backend says
+
+
+def broker(url: str, options: Mapping[str, Any]) -> RedisBroker:
+    return RedisBroker(url, options)
+
+
+def results(url: str, options: Mapping[str, Any]) -> RedisResultBackend:
+    return RedisResultBackend(url, options)
+
+
+def bus(url: str, options: Mapping[str, Any]) -> RedisEventBus:
+    return RedisEventBus(url, options)
+
+
+def admin(broker: Broker) -> RedisQueueAdmin | None:
+    return RedisQueueAdmin(broker) if isinstance(broker, RedisBroker) else None

@@ -1,0 +1,71 @@
+-- Counts of queues, for operators. Messages that were pushed with a due time and that nobody
+-- claimed yet are put among the delayed ones first, as far as they stand within 1000 places of
+-- either end of a list.
+-- KEYS: 1 base
+-- ARGV: 1 prefix, 2 separator, 3 steps joined by ",", 4 number of queues, 5... queues
+-- Returns: for each queue {waiting, delayed, in flight, dead, paused, the oldest of each list...}
+-- include: messages
+-- include: due
+-- now
+local base, prefix, separator = KEYS[1], ARGV[1], ARGV[2]
+redis.call('DEL', base .. 'none')
+
+local function park(key, step, queue)
+  local length = redis.call('LLEN', key)
+  local slices = length <= 2000 and {{0, -1}} or {{0, 999}, {-1000, -1}}
+  local found = {}
+  for _, slice in ipairs(slices) do
+    local all = redis.call('LRANGE', key, slice[1], slice[2])
+    for i = #all, 1, -1 do
+      local notes, rest, ours = notes_of(all[i])
+      local due = ours and note(notes, 'due') or nil
+      local message = all[i]
+      if due then message = with_notes(noted(notes, 'due', ''), rest) end
+      if not ours then
+        due = eta_of(all[i])
+        if due and tonumber(due) <= now then due = nil end
+      end
+      if due then found[#found + 1] = {all[i], message, due} end
+    end
+  end
+  for _, one in ipairs(found) do
+    if redis.call('LREM', key, -1, one[1]) == 1 then delay(base, step, queue, one[3], one[2]) end
+  end
+end
+
+local in_flight = {}
+for _, lease in ipairs(redis.call('ZRANGE', base .. 'leases', 0, -1)) do
+  local all = redis.call('HGETALL', base .. 'held:' .. lease)
+  for i = 1, #all, 2 do
+    local _, queue = place_of(all[i + 1])
+    in_flight[queue] = (in_flight[queue] or 0) + 1
+  end
+end
+
+local answer = {}
+for i = 5, 4 + tonumber(ARGV[4]) do
+  local queue = ARGV[i]
+  local keys = {base .. 'front:' .. queue}
+  for step in string.gmatch(ARGV[3], '%d+') do
+    local key = list_key(prefix, separator, step, queue)
+    keys[#keys + 1] = key
+    park(key, step, queue)
+  end
+  promote(base, prefix, separator, queue, now_text)
+  local waiting, oldest = 0, {}
+  for _, key in ipairs(keys) do
+    local length = redis.call('LLEN', key)
+    waiting = waiting + length
+    if length > 0 then oldest[#oldest + 1] = redis.call('LINDEX', key, -1) end
+  end
+  local row = {
+    waiting,
+    redis.call('ZCARD', base .. 'delayed:' .. queue),
+    in_flight[queue] or 0,
+    tonumber(redis.call('HGET', base .. 'dead_counts', queue) or 0),
+    redis.call('SISMEMBER', base .. 'paused', queue),
+  }
+  for _, one in ipairs(oldest) do row[#row + 1] = one end
+  answer[#answer + 1] = row
+end
+return answer

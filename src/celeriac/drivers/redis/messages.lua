@@ -1,0 +1,78 @@
+-- Messages as bytes. Ours begin {"celeriac":"<notes>", with notes like a URL's query, mostly empty:
+-- due, run, join, ex, rk, l (losses), r (redelivered), b (begun), n (note), why, at, g (the rest
+-- is no JSON object but somebody's bytes). Everybody else's reader passes over the key.
+-- In flight, delayed and dead, a message stands behind "<step>\0<queue>\0".
+
+local function notes_of(message)
+  local _, last, notes = string.find(message, '^{"celeriac": ?"([^"]*)", ?')
+  if last then return notes, string.sub(message, last + 1), true end
+  if string.sub(message, 1, 2) == '{"' then return '', string.sub(message, 2), false end
+  return 'g=1', message, false
+end
+
+local function with_notes(notes, rest)
+  return '{"celeriac":"' .. notes .. '",' .. rest
+end
+
+local function note(notes, name)
+  return string.match('&' .. notes, '&' .. name .. '=([^&]*)')
+end
+
+-- Set a note; '' takes it away.
+local function noted(notes, name, value)
+  local kept = {}
+  for key, old in string.gmatch(notes, '([^&=]+)=([^&]*)') do
+    if key ~= name then kept[#kept + 1] = key .. '=' .. old end
+  end
+  if value ~= '' then kept[#kept + 1] = name .. '=' .. value end
+  return table.concat(kept, '&')
+end
+
+local function placed(step, queue, message)
+  return step .. '\0' .. queue .. '\0' .. message
+end
+
+local function place_of(value)
+  local first = string.find(value, '\0', 1, true)
+  local second = string.find(value, '\0', first + 1, true)
+  return string.sub(value, 1, first - 1), string.sub(value, first + 1, second - 1),
+    string.sub(value, second + 1)
+end
+
+local function list_key(prefix, separator, step, queue)
+  if step == '0' then return prefix .. queue end
+  return prefix .. queue .. separator .. step
+end
+
+-- The task id: what the last "properties" begins with, in our envelopes and in Celery's.
+local function id_of(message)
+  local found, from = nil, 1
+  while true do
+    local first, last = string.find(message, '"properties":', from, true)
+    if not first then break end
+    found, from = last, last + 1
+  end
+  local id = found and string.match(message, '^ ?{"correlation_id": ?"([^"\\]*)"', found + 1)
+  if id then return id end
+  local fine, whole = pcall(cjson.decode, message)
+  if not fine or type(whole) ~= 'table' then return '' end
+  local properties, headers = whole.properties, whole.headers
+  if type(properties) == 'table' and type(properties.correlation_id) == 'string' then
+    return properties.correlation_id
+  end
+  if type(headers) == 'table' and type(headers.id) == 'string' then return headers.id end
+  return ''
+end
+
+-- Put it among the delayed ones of its queue; who waits is told if it is the next one due.
+local function delay(base, step, queue, due, message)
+  local key = base .. 'delayed:' .. queue
+  local number = string.format('%016.0f', redis.call('INCR', base .. 'seq'))
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', key, due, number .. placed(step, queue, message))
+  if not first[2] or tonumber(due) < tonumber(first[2]) then
+    -- A key that is watched, and not kept.
+    redis.call('SET', base .. 'sooner:' .. queue, '1')
+    redis.call('DEL', base .. 'sooner:' .. queue)
+  end
+end

@@ -1,0 +1,111 @@
+-- Settle deliveries: each whole or not at all, in order.
+-- KEYS: 1 base
+-- ARGV: 1 prefix, 2 separator, 3 window of keys, 4 broker's database, 5 results' database,
+--       6 results' prefix, 7 count; then for each: lease, owner within it, tag, verdict (done,
+--       defer, release, bury), due or "", note, reason, a fresh token, numbers of records, messages,
+--       joins, arrivals and tokens; then these: records (id, run, milliseconds, value, notes beside
+--       it), messages (see add), joins (id, size, milliseconds), arrivals (join, index, id, member),
+--       tokens (join, token)
+-- Returns: for each "S", "L" (lost) or {"C", ...} (see completes). The first command is a write
+-- that a full server permits.
+-- include: messages
+-- include: put
+-- include: joins
+-- now
+-- include: adding
+local base, prefix, separator = KEYS[1], ARGV[1], ARGV[2]
+local results, elsewhere = ARGV[6], ARGV[4] ~= ARGV[5]
+redis.call('DEL', base .. 'none')
+
+local function in_results(call, ...)
+  if not elsewhere then return call(...) end
+  redis.call('SELECT', ARGV[5])
+  local answer = call(...)
+  redis.call('SELECT', ARGV[4])
+  return answer
+end
+
+local at = 8
+local function rows(count, width)
+  local all = {}
+  for i = 1, count do
+    local row = {}
+    for j = 1, width do row[j] = ARGV[at + j - 1] end
+    all[i], at = row, at + width
+  end
+  return all
+end
+
+local released = {}
+local buried = 0
+
+local function judge(verdict, value, due, note_text, reason)
+  if verdict == 'done' then return end
+  local step, queue, message = place_of(value)
+  local notes, rest = notes_of(message)
+  if verdict == 'bury' then
+    notes = noted(noted(notes, 'why', reason), 'at', now_text)
+    local number = string.format('%016.0f', redis.call('INCR', base .. 'seq'))
+    redis.call('ZADD', base .. 'dead', string.format('%.6f', now + buried * 0.000001),
+      number .. placed(step, queue, with_notes(notes, rest)))
+    redis.call('HINCRBY', base .. 'dead_counts', queue, 1)
+    buried = buried + 1
+    return
+  end
+  local changed = note(notes, 'b') ~= nil
+  if verdict == 'defer' then
+    changed = changed or (note(notes, 'n') or '') ~= note_text
+    notes = noted(notes, 'n', note_text)
+  end
+  if changed then message = with_notes(noted(notes, 'b', ''), rest) end
+  if verdict == 'release' then
+    released[#released + 1] = {list_key(prefix, separator, step, queue), message}
+  elseif due ~= '' and tonumber(due) > now then
+    delay(base, step, queue, due, message)
+  else
+    redis.call('LPUSH', list_key(prefix, separator, step, queue), message)
+  end
+end
+
+local answers = {}
+for i = 1, tonumber(ARGV[7]) do
+  local head = rows(1, 13)[1]
+  local records, messages = rows(tonumber(head[9]), 5), rows(tonumber(head[10]), 5)
+  local joins, arrivals = rows(tonumber(head[11]), 3), rows(tonumber(head[12]), 4)
+  local tokens = {}
+  for _, row in ipairs(rows(tonumber(head[13]), 2)) do tokens[row[1]] = row[2] end
+  local held, field = base .. 'held:' .. head[1], head[2] .. '/' .. head[3]
+  local value = redis.call('HGET', held, field)
+  if not value then
+    answers[i] = 'L'
+  else
+    local told = nil
+    if #joins + #arrivals > 0 then
+      told = in_results(function()
+        for _, row in ipairs(joins) do open_join(results, row[1], row[2], row[3]) end
+        local found = completes(results, arrivals, tokens, head[8])
+        if not found then count_in(results, arrivals) end
+        return found
+      end)
+    end
+    if told then
+      answers[i] = told
+    else
+      answers[i] = 'S'
+      redis.call('HDEL', held, field)
+      if #records > 0 then
+        in_results(function()
+          for _, row in ipairs(records) do
+            put(results, row[1], row[2], row[3], row[4], row[5])
+          end
+        end)
+      end
+      judge(head[4], value, head[5], head[6], head[7])
+      for _, row in ipairs(messages) do
+        add(base, prefix, separator, ARGV[3], row[1], row[2], row[3], row[4], row[5])
+      end
+    end
+  end
+end
+for i = #released, 1, -1 do redis.call('RPUSH', released[i][1], released[i][2]) end
+return answers

@@ -1,0 +1,305 @@
+"""Real processes: beat, workers with -B, what they cost, and clocks that are set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from celeriac import Celeriac
+
+TASKS = """\
+import os, time
+from celeriac import Celeriac
+
+app = Celeriac("timed", broker="sqlite:///q.db", result_expires=None)
+
+
+@app.task(bind=True)
+def note(self, what):
+    fd = os.open("notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(fd, f"{what} {self.request.beat_nominal} {time.time()} {time.monotonic()}\\n".encode())
+    os.close(fd)
+
+
+def entry(every, what, **more):
+    return {"task": "tasks.note", "schedule": every, "args": (what,), **more}
+"""
+COMMAND = str(Path(sys.executable).with_name("celeriac"))
+_FAKETIME = shutil.which("faketime")
+
+
+class Project:
+    """A directory with an application, and the processes that were started there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("CELERIAC_")}
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def schedule(self, text: str) -> None:
+        (self.folder / "tasks.py").write_text(f"{TASKS}\n\napp.conf.beat_schedule = {text}\n")
+
+    def start(self, *command: str, **env: str) -> subprocess.Popen[bytes]:
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [COMMAND, "-A", "tasks", *command],
+                cwd=self.folder,
+                env={**self.env, **env},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        self.running.append(process)
+        return process
+
+    def stop(self, process: subprocess.Popen[bytes]) -> int:
+        process.send_signal(signal.SIGTERM)
+        return process.wait(40)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def notes(self, what: str = "") -> list[list[str]]:
+        path = self.folder / "notes"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line.split() for line in lines if line.startswith(what)]
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        for process in self.running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.running:
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    yield project
+    project.close()
+
+
+def nominals(notes: list[list[str]]) -> list[str]:
+    return [nominal for _, nominal, _, _ in notes]
+
+
+def test_beat_and_a_worker(project: Project) -> None:
+    project.schedule('{"a": entry(0.5, "a")}')
+    worker = project.start("worker", "-c", "1")
+    beat = project.start("beat", "-l", "info", "--pidfile", "beat.pid")
+    project.wait_until(lambda: len(project.notes()) >= 4)
+    assert (project.folder / "beat.pid").read_text().strip() == str(beat.pid)
+    assert project.stop(beat) == 0
+    assert not (project.folder / "beat.pid").exists()
+    assert project.stop(worker) == 0
+    assert "celeriac beat: sqlite:///q.db, celeriac.beat.shared.SharedScheduler" in project.log()
+    assert "Scheduler: Sending due task a (tasks.note)" in project.log()
+    found = nominals(project.notes())
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("pool", ["processes", "threads", "solo"])
+def test_workers_with_beat(project: Project, pool: str) -> None:
+    project.schedule('{"a": entry(0.5, "a")}')
+    workers = [project.start("worker", "-P", pool, "-c", "1", "-B", "-n", f"w{n}") for n in (1, 2)]
+    project.wait_until(lambda: len(project.notes()) >= 5)
+    assert [project.stop(worker) for worker in workers] == [0, 0]
+    found = nominals(project.notes())
+    assert len(set(found)) == len(found), "two workers sent the same run"
+
+
+def test_another_takes_over_from_a_dead_one(project: Project) -> None:
+    project.schedule('{"a": entry(0.5, "a")}')
+    project.start("worker", "-c", "1")
+    first = project.start("beat")
+    project.wait_until(lambda: len(project.notes()) >= 2)
+    second = project.start("beat")
+    project.wait_until(lambda: project.log().count("celeriac beat:") == 2)
+    first.kill()
+    first.wait(10)
+    killed = len(project.notes())
+    project.wait_until(lambda: len(project.notes()) >= killed + 6)
+    assert second.poll() is None
+    times = [float(at) for _, _, at, _ in project.notes()]
+    assert max(b - a for a, b in pairwise(times)) < 3.0
+    found = nominals(project.notes())
+    assert len(set(found)) == len(found)
+
+
+def test_a_wrong_schedule_is_refused_at_the_start(project: Project) -> None:
+    project.schedule('{"a": {"task": "tasks.note", "schedul": 5}}')
+    for command in (["beat"], ["worker", "-B"]):
+        process = project.start(*command)
+        assert process.wait(30) == 1
+    assert project.log().count("Did you mean 'schedule'?") == 2
+    assert "Traceback" not in project.log()
+
+
+def test_beat_on_a_broker_in_memory_is_refused(project: Project) -> None:
+    project.schedule("{}")
+    process = project.start("beat", CELERIAC_BROKER_URL="memory://")
+    assert process.wait(30) == 1
+    assert "worker -P solo -B" in project.log()
+
+
+def test_another_scheduler(project: Project) -> None:
+    project.schedule('{"a": entry(0.5, "a")}')
+    beat = project.start("beat", "-S", "celeriac.beat:PersistentScheduler", "-s", "mine.db")
+    project.wait_until(lambda: (project.folder / "mine.db").exists())
+    app = Celeriac("look", broker=f"sqlite:///{project.folder}/q.db", set_as_current=False)
+    project.wait_until(lambda: sum(q.waiting for q in app.admin().queues()) >= 2)
+    app.close()
+    assert project.stop(beat) == 0
+    wrong = project.start("beat", "-S", "nothing")
+    assert wrong.wait(30) == 1
+    assert "There is no scheduler 'nothing'" in project.log()
+
+
+def test_in_the_background(project: Project) -> None:
+    project.schedule('{"a": entry(0.5, "a")}')
+    starter = project.start("beat", "-D", "--pidfile", "beat.pid", "-f", "beat.log", "-l", "info")
+    assert starter.wait(30) == 0
+    pidfile = project.folder / "beat.pid"
+    project.wait_until(lambda: pidfile.exists() and bool(pidfile.read_text().strip()))
+    running = psutil.Process(int(pidfile.read_text()))
+    try:
+        log = project.folder / "beat.log"
+        project.wait_until(lambda: "Sending due task a" in log.read_text())
+    finally:
+        running.terminate()
+    assert running.wait(20) in (0, None)
+
+
+def seconds_run(process: psutil.Process) -> float:
+    """Of a process with one thread; finer than the ticks in which the kernel reports it usually."""
+    exact = Path(f"/proc/{process.pid}/schedstat")
+    if exact.exists():
+        return int(exact.read_text().split()[0]) / 1e9
+    return float(sum(process.cpu_times()[:2]))
+
+
+def test_an_idle_scheduler_costs_next_to_nothing(project: Project) -> None:
+    """At most 0.2 % of a processor, with a thousand entries that are not due."""
+    project.schedule('{f"a{n}": entry(3600, "a") for n in range(1000)}')
+    beat = project.start("beat")
+    project.wait_until(lambda: (project.folder / "q.db").exists())
+    process = psutil.Process(beat.pid)
+    time.sleep(3.0)  # until it has begun: what it costs from then on is measured
+    before, begun = seconds_run(process), time.monotonic()
+    time.sleep(10.0)
+    share = (seconds_run(process) - before) / (time.monotonic() - begun)
+    print(f"\nidle scheduler: {100 * share:.3f} % of a processor")
+    assert share <= 0.002
+    assert project.stop(beat) == 0
+
+
+def test_ten_thousand_due_at_the_same_second(project: Project) -> None:
+    from celeriac.beat import SharedScheduler
+    from celeriac.schedules import crontab
+    from celeriac.testing import FakeClock
+
+    app = Celeriac("many", broker=f"sqlite:///{project.folder}/q.db", set_as_current=False)
+    app.conf.beat_schedule = {
+        f"e{n}": {"task": "t", "schedule": crontab(), "args": (n,)} for n in range(10_000)
+    }
+    clock = FakeClock(1_699_999_990.0)  # ten seconds before a full minute
+    scheduler = SharedScheduler(app, clock=clock, elapsed=clock)
+    scheduler._stepped_back = 0.0
+    scheduler.tick()
+    clock.advance(50.001)
+    begun = time.monotonic()
+    scheduler.tick()
+    took = time.monotonic() - begun
+    print(f"\n10,000 entries were sent and recorded in {took:.2f} s")
+    assert sum(q.waiting for q in app.admin().queues()) == 10_000
+    assert took < 5.0  # a second, on a machine that does nothing else
+    scheduler.close()
+    app.close()
+
+
+# --- a clock that is set --------------------------------------------------------------------------
+
+
+class Clock:
+    """The clock that the processes of a project see; elapsed time stays true."""
+
+    def __init__(self, project: Project) -> None:
+        self.file = project.folder / "clock"
+        self.set(0)
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+        if library is None or _FAKETIME is None:
+            pytest.skip("libfaketime is not installed")
+        self.env = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, seconds: int) -> None:
+        new = self.file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}")
+        new.replace(self.file)
+
+
+@pytest.mark.timeout(180)
+def test_a_clock_that_is_set_by_an_hour(project: Project) -> None:
+    clock = Clock(project)
+    project.schedule(
+        '{"a": entry(0.5, "a"), "b": entry(0.5, "b", catch_up="all"),'
+        ' "c": {**entry(1, "c"), "schedule": __import__("celeriac.schedules").schedules.crontab()}}'
+    )
+    project.start("worker", "-c", "1")
+    # Without -l the log has what went wrong, and what was done to the clock.
+    beats = [project.start("beat", **clock.env) for _ in range(2)]
+
+    def count() -> int:
+        return len(project.notes("a"))
+
+    def pace(seconds: float) -> float:
+        before = count()
+        begun = time.monotonic()
+        time.sleep(seconds)  # what is measured is how much comes in that time
+        return (count() - before) / (time.monotonic() - begun)
+
+    project.wait_until(lambda: count() >= 4)
+    for setting in (3600, 0, -3600, 0):
+        clock.set(setting)
+        before = count()
+        begun = time.monotonic()
+        project.wait_until(lambda: count() >= before + 3)  # noqa: B023
+        waited = time.monotonic() - begun
+        assert waited < 10, f"it stood still for {waited:.1f} s after the clock was set"
+        rate = pace(4.0)
+        assert 1.0 <= rate <= 4.0, f"{rate:.1f} runs a second after the clock was set"
+    assert [project.stop(beat) for beat in beats] == [0, 0]
+    assert "The clock was set forward by 3600 s" in project.log()
+    assert "The clock was set back by 3600 s" in project.log()
+    for what in "ab":
+        found = nominals(project.notes(what))
+        assert len(set(found)) == len(found), "a nominal time was run twice"
+    assert len(project.notes("b")) < 2 * len(project.notes("a")), "catch_up=all was flooded"
+    assert len(project.notes("c")) < 15
+    # libfaketime itself makes a sleep fail at times when it has set the clock back.
+    assert project.log().count("Traceback") == project.log().count("OSError: [Errno 22]")
