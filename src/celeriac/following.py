@@ -13,6 +13,7 @@ from celeriac import states
 from celeriac.canvas.compiling import Compiler, End, Place, ends_of_chain
 from celeriac.canvas.composite import Composite
 from celeriac.canvas.signature import Signature, ids_from, maybe_signature
+from celeriac.exceptions import TaskRevokedError
 from celeriac.message import Arrival, Join, Message, Settlement, TaskRecord
 from celeriac.protocol import serialization
 from celeriac.protocol.checks import check_signature
@@ -120,8 +121,9 @@ class Following:
         place = own_place(request)
         if place is not None:
             self._arrive(place, request.id, state, _form(exc))
-        if state == states.IGNORED:  # nobody will hear of it otherwise
+        if state == states.IGNORED:  # nobody would hear of it otherwise
             state = states.REVOKED
+            exc = TaskRevokedError(f"the task before it, {request.id}, was ignored")
         self.end(ends_of_chain(request.chain), state, exc)
 
     def end(self, nodes: Iterable[End], state: str, exc: BaseException) -> None:

@@ -58,6 +58,11 @@ def silent(value: Any) -> Any:
     return value
 
 
+@app.task(name="silent_boom", ignore_result=True)
+def silent_boom(*args: Any) -> None:
+    raise ValueError("silently")
+
+
 @app.task(name="ignore")
 def ignore(*args: Any) -> None:
     raise Ignore("not today")

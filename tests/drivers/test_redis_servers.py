@@ -110,6 +110,33 @@ def test_user_and_password() -> None:
         broker.close()
 
 
+def test_restricted_user() -> None:
+    """The rights that docs/redis.md lists are enough; without them the error names what lacks."""
+    rights = "+@connection +@read +@write +@pubsub +@scripting +time"
+    with RedisServer(
+        f"user shop on >pw ~* &* -@all {rights}", "user poor on >pw ~* &* +@connection"
+    ) as server:
+        url = f"redis://shop:pw@127.0.0.1:{server.port}"
+        broker, results = opened(f"{url}/0"), open_results(f"{url}/1")
+        assert one_store(broker, results)
+        results.open()
+        broker.register(LEASE)
+        claim = in_background(lambda: broker.claim(OWNER, ["celery", "other"], 10, wait=20))
+        time.sleep(0.1)
+        broker.publish([message("a", queue="other")])
+        [delivery] = claim.result(20)
+        wait = in_background(lambda: results.wait(["a"], 20))
+        broker.settle([done(delivery, records=(record("a"),))])
+        assert ids(wait.result(20)) == ["a"]
+        broker.maintain(OWNER, Upkeep())
+        broker.close()
+        results.close()
+        poor = opened(f"redis://poor:pw@127.0.0.1:{server.port}/0")
+        with pytest.raises(OperationalError, match=r"does not permit.*lpush|sadd"):
+            poor.publish(messages("a"))
+        poor.close()
+
+
 def test_missing_database(server: RedisServer) -> None:
     assert "no such database" in refusal_of(f"redis://127.0.0.1:{server.port}/99")
 
@@ -331,7 +358,7 @@ def until(condition: Any, seconds: float = 30.0) -> None:
 
 
 def test_cluster() -> None:
-    with RedisServer("cluster-enabled yes", "cluster-config-file nodes.conf") as node:
+    with RedisServer("cluster-enabled yes", f"cluster-port {free_port()}") as node:
         assert "hash tag" in refusal_of(node.url)
         assert "hash tag" in refusal_of(node.url, global_keyprefix="shop:")
         assert "No node of the cluster" in refusal_of(node.url, global_keyprefix="{shop}:")

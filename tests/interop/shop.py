@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import time
 from typing import Any
 
@@ -50,6 +51,11 @@ def echo(*args: Any, **kwargs: Any) -> Any:
     """What it was called with, and how the types are called here."""
     kinds = [type(arg).__name__ for arg in args]
     return {"args": list(args), "kwargs": kwargs, "kinds": kinds}
+
+
+@app.task(name="shop.kinds")
+def kinds(*args: Any) -> list[str]:
+    return [type(arg).__name__ for arg in args]
 
 
 _TOLD = (
@@ -155,6 +161,8 @@ def fail(how: str) -> None:
             pass
 
         raise Local("nobody can import this")
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if how == "nested":
         try:
             raise LookupError("inner")

@@ -199,7 +199,8 @@ def test_dates_are_found_and_none_is_passed_over(
             break
     else:
         expected = None
-    if elapsed and found is not None and datetime.fromtimestamp(found, zone).hour == 0:
+    # Midnight, which the entry has too; twice where clocks are set back then.
+    while elapsed and found is not None and datetime.fromtimestamp(found, zone).hour == 0:
         assert expected is not None
         assert start < found < expected
         found = entry.next_after(found, 0.0)

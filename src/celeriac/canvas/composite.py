@@ -42,14 +42,9 @@ class Composite(Signature[Any]):
         """Make signatures of the dictionaries that the parts may be."""
         self["kwargs"]["tasks"] = signatures(self["kwargs"].get("tasks"), self._app)
 
-    @property
-    def app(self) -> Any:
-        if self._app is None:
-            for part in self._parts():
-                if part._app is not None or part._type is not None:
-                    self._app = part.app
-                    break
-        return super().app
+    def _find_app(self) -> Any:
+        found = (part._find_app() for part in self._parts())
+        return self._app or next((app for app in found if app is not None), None)
 
     @property
     def type(self) -> Any:

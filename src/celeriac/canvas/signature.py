@@ -146,9 +146,17 @@ class Signature(dict[str, Any], Generic[R]):
     @property
     def app(self) -> Any:
         if self._app is None:
+            self._app = self._find_app()
+        if self._app is None:
             from celeriac.app import get_current_app
 
-            self._app = self._type.app if self._type is not None else get_current_app()
+            self._app = get_current_app()
+        return self._app
+
+    def _find_app(self) -> Any:
+        """The application that it was made with; None if that was left open."""
+        if self._app is None and self._type is not None:
+            return self._type.app
         return self._app
 
     @property

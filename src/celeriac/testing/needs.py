@@ -11,7 +11,7 @@ _WHY = {
     "front": "what comes back goes to the end of its queue here",
     "by_id": "messages that wait cannot be found or taken out here",
     "pauses": "queues cannot be paused here",
-    "whole": "a batch is not one transaction here",
+    "joins": "joins are not counted here",
 }
 
 _NEEDS = {
@@ -31,28 +31,34 @@ _NEEDS = {
         test_lapsed_lease_is_still_there test_caller_dies test_lease_of_the_caller
         test_renewed_lease_lives test_register_renews test_each_lease_has_its_own_length
         test_workers test_peek_in_flight test_lease_is_needed test_owner_dies
-        test_killed_while_working test_nothing_twice_without_a_count
+        test_revive test_killed_while_working test_nothing_twice_without_a_count
     """,
-    "front": "test_release test_release_part_of_a_batch test_peek_what_came_back",
+    "front": """
+        test_release test_release_part_of_a_batch test_release_keeps_the_priority
+        test_peek_what_came_back
+    """,
+    "joins": "test_parts_of_joins_are_handed_back",
     "by_id": """
         test_waiting_and_delayed_are_handed_back test_handed_back_once test_paused_queue
         test_running_shows_in_the_heartbeat test_twice_in_flight_is_told_once
         test_until_has_passed test_comes_back_flagged test_again_never_takes_back
         test_again_can_ask_for_more test_waiting_messages_are_kept test_due_ones_up
-        test_queues test_peek_waiting test_peek_delayed test_all_queues test_find
+        test_delete test_purge test_unregistered_judge test_queues test_peek_waiting test_peek_delayed test_all_queues test_find
+        test_paging[celery-MessageState.WAITING] test_paging[None-MessageState.WAITING]
+        test_paging[celery-MessageState.DELAYED] test_paging[None-MessageState.DELAYED]
+        test_paging[celery-MessageState.IN_FLIGHT] test_paging[None-MessageState.IN_FLIGHT]
         test_paging_while_others_go test_killed_while_publishing test_killed_while_opening
     """,
     "pauses": """
         test_paused_queues_are_left_out test_resuming_wakes test_pause_and_resume
-        test_empty_queue_is_gone
+        test_empty_queue_is_gone test_purge_of_a_paused_queue
     """,
-    "whole": "",
 }
 
 
 def skip_unless_capable(request: pytest.FixtureRequest, capabilities: Capabilities) -> None:
     """Skip the test if it needs what the driver has declared not to have."""
-    name = request.node.originalname or request.node.name
+    names = {request.node.name, getattr(request.node, "originalname", "")}
     for power, tests in _NEEDS.items():
-        if name in tests.split() and not getattr(capabilities, power):
+        if not names.isdisjoint(tests.split()) and not getattr(capabilities, power):
             pytest.skip(_WHY[power])

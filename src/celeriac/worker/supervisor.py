@@ -172,7 +172,8 @@ class Supervisor:
         elif number == signal.SIGQUIT or (
             number in (signal.SIGTERM, signal.SIGINT) and self.table.stopping
         ):
-            if number == signal.SIGTERM and self._clock() - self._asked_at < ECHO:
+            echo = self._clock() - self._asked_at < ECHO
+            if echo and number == signal.SIGTERM and self.phase is Phase.WARM:
                 return
             self.stop(number, Stopping.COLD)
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

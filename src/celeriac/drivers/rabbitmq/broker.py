@@ -53,6 +53,7 @@ logger = logging.getLogger("celeriac.drivers.rabbitmq")
 PARKED: Final = 0.5
 # After a lost message has come, so many others must come before more than one is asked for.
 CAREFUL: Final = 20
+CROWDED: Final = 0.05  # seconds
 UPKEEP_EVERY: Final = 30.0  # seconds
 MOST: Final = 1024  # messages in one claim
 _SOON: Final = 0.002  # seconds before its time at which a message may start
@@ -242,6 +243,8 @@ class RabbitBroker:
                 self._ask(line.inbox, wanted, 1 if self._careful else limit, wait > 0, asked)
                 batch = self._accept(line, owner, limit, max_bytes)
                 left = deadline - time.monotonic()
+                if self._sleeping:
+                    self._ring()  # their subscription may have been ended here
                 if batch or left <= 0 or wakes != self._wakes:
                     return batch
                 fds = (line.connection.fileno(), self._wake_in)
@@ -250,7 +253,8 @@ class RabbitBroker:
             if ready:  # else what came was parked, and there is more to ask for
                 self._sleeping += 1
                 try:
-                    _sleep(fds, left)
+                    # Of several threads that wait one is rung for; the others look by themselves.
+                    _sleep(fds, left if self._sleeping == 1 else min(left, CROWDED))
                 finally:
                     self._sleeping -= 1
 

@@ -117,6 +117,8 @@ def read(content: Content, queue: str) -> Letter:
     exchange, key = content.exchange, content.routing_key
     if exchange.startswith(_CHAINS) and EXCHANGE not in extra:
         exchange, key = "", queue  # it has waited in a chain of delays
+    elif QUEUE in extra:
+        exchange, key = "", queue  # a dead letter
     return Letter(
         Message(
             id=id,

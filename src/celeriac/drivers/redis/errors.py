@@ -33,7 +33,7 @@ _ADVICE = {
     "NOAUTH": "wants a password: redis://user:password@host:port/db.",
     "WRONGPASS": "refused the user or password of the URL.",
     "NOPERM": "does not permit this to the user of the URL ({error}). It needs all keys and "
-    "channels, and the commands of the categories @all, or those that docs/redis.md lists.",
+    "channels, and the commands that docs/redis.md lists.",
     "BUSY": "is busy with somebody's script. Wait, or end it with SCRIPT KILL.",
     "CLUSTERDOWN": "belongs to a cluster that is down ({error}).",
     "MASTERDOWN": "is a replica that has lost its master.",
@@ -62,8 +62,10 @@ def refusal(error: BaseException, shown: str) -> Refused:
             "the URL, or raise `databases` in the server's configuration.",
             code,
         )
-    if "write against a read only replica" in text:
+    if "write against a read only replica" in text:  # so it says within a script
         code = "READONLY"
+    if "The user executing the script can't" in text:
+        code = "NOPERM"
     advice = _ADVICE.get(code)
     if advice is None:
         return Refused(f"The Redis server of {shown} refused: {text}", code)

@@ -1,0 +1,1 @@
+"""What is measured beside Celeriac on RabbitMQ; each module runs under the peers' Python."""
