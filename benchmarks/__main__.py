@@ -61,6 +61,8 @@ def on_sqlite(parts: list[str], effort: Effort) -> None:
 def on_redis(parts: list[str], peers: list[Peer], effort: Effort) -> run.Run:
     for peer in peers:
         environments.prepare(peer)
+    if (busy := run.busy()) > 10:
+        print(f"others use {busy:.0f} % of this machine: these figures will say little")
     with broker.server() as server:
         comparison = redis.Comparison(server, peers, effort)
         for part in parts:
@@ -71,7 +73,7 @@ def on_redis(parts: list[str], peers: list[Peer], effort: Effort) -> run.Run:
         quick=effort is QUICK,
         rounds=effort.rounds,
         backlog=effort.count(1_000_000),
-        machine=run.machine(version),
+        machine=run.machine(version, busy),
         systems={
             peer.name: {
                 "title": peer.title,

@@ -66,9 +66,11 @@ class Redis:
         found = int(self.call(*where.command))
         return tasks - found if where.waiting else found
 
-    def commands(self) -> int:
-        """How many commands the server has run, those within scripts included."""
-        return int(self.info("stats")["total_commands_processed"])
+    def served(self) -> tuple[int, int]:
+        """How many commands the server has run, those within scripts included, and how often it
+        has read from a connection: what clients sent, a pipeline counted once."""
+        stats = self.info("stats")
+        return int(stats["total_commands_processed"]), int(stats["total_reads_processed"])
 
     def info(self, section: str) -> dict[str, str]:
         lines = self.call("INFO", section).decode().splitlines()

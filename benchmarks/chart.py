@@ -6,7 +6,8 @@ python -m benchmarks.chart docs/benchmarks/2026-11-21-redis.json docs/benchmarks
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -26,11 +27,10 @@ FONT = "font-family='Helvetica, Arial, sans-serif'"
 def draw(run: Run) -> str:
     """The SVG of all panels that the run has figures for."""
     panels = [name for name in PANELS if run.figures.get(name)]
-    lines = max((len(run.figures[name]) for name in panels), default=0)
-    height = TITLE + lines * STEP + GAP
-    rows = -(-len(panels) // COLUMNS)
-    top = 92
-    total = top + rows * height + 8
+    conditions = _conditions(run)
+    top = 62 + 17 * len(conditions)
+    rows = [panels[first : first + COLUMNS] for first in range(0, len(panels), COLUMNS)]
+    total = top + sum(_height(run, row) for row in rows)
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{total}' "
         f"viewBox='0 0 {WIDTH} {total}' role='img'>",
@@ -39,30 +39,39 @@ def draw(run: Run) -> str:
         _text(MARGIN, 36, _headline(run), size=20, weight="bold"),
         *(
             _text(MARGIN, 58 + 17 * number, line, fill=FAINT)
-            for number, line in enumerate(_conditions(run))
+            for number, line in enumerate(conditions)
         ),
     ]
     wide = (WIDTH - 2 * MARGIN - GAP * (COLUMNS - 1)) / COLUMNS
-    for number, name in enumerate(panels):
-        left = MARGIN + (number % COLUMNS) * (wide + GAP)
-        parts += _panel(run, name, left, top + (number // COLUMNS) * height + 16, wide)
+    for row in rows:
+        for place, name in enumerate(row):
+            parts += _panel(run, name, MARGIN + place * (wide + GAP), top + 16, wide)
+        top += _height(run, row)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _height(run: Run, row: Sequence[str]) -> int:
+    """Of panels side by side: the one with the most bars decides."""
+    return TITLE + max(len(run.figures[name]) for name in row) * STEP + GAP // 2
 
 
 def _headline(run: Run) -> str:
     return "Celeriac and its peers on one Redis" + (" (a quick look)" if run.quick else "")
 
 
-def _conditions(run: Run) -> tuple[str, str]:
+def _conditions(run: Run) -> list[str]:
     has = run.machine
-    rounds = f"medians of {run.rounds} rounds in turn" if run.rounds > 1 else "one round"
-    return (
-        f"{run.date}. Two worker processes each, default settings; {rounds}"
-        + ("; the thin line spans the rounds." if run.rounds > 1 else "."),
-        f"{has['cpu']}, {has['cores']} cores; Python {has['python']}, Redis {has['redis']}; "
-        + ", ".join(_version(run, name) for name in run.systems if name != "lpush")
-        + ".",
+    rounds = (
+        f"medians of {run.rounds} rounds in turn; the thin line spans the rounds."
+        if run.rounds > 1
+        else "one round."
     )
+    versions = ", ".join(_version(run, name) for name in run.systems if name != "lpush")
+    return [
+        f"{run.date}. Two worker processes each, default settings; {rounds}",
+        f"{has['cpu']}, {has['cores']} cores; Python {has['python']}, Redis {has['redis']}.",
+        *textwrap.wrap(versions + ".", 150),
+    ]
 
 
 def _version(run: Run, name: str) -> str:

@@ -23,8 +23,7 @@ from benchmarks.peers import CELERIAC, LPUSH, Peer, tally
 from benchmarks.run import Figures
 from benchmarks.stage import ROOT, Effort, Workers, median, percentile, workers
 
-START = 1.0  # seconds before the first task: what a worker does when it starts is not measured here
-SETTLE = 2.0  # seconds that a worker is left alone before its idleness is measured
+START = 0.5  # seconds before the first task: what a worker does when it starts is not measured here
 
 
 class Comparison:
@@ -157,22 +156,23 @@ class Comparison:
         more = {"BENCH_WAITS": "1"}
         with self.worker(peer, more=more) as running:
             time.sleep(START)
-            taken = self.send(peer, "wait", self.effort.count(1000, 50), more=more)
+            taken = self.send(peer, "wait", self.effort.count(1000), more=more)
             self.note("wait_median", peer, 1000 * median(taken))
             self.note("wait_p99", peer, 1000 * percentile(taken, 0.99))
             self.note("memory", peer, running.pss())
-            time.sleep(SETTLE)
+            time.sleep(self.effort.settle)
             self._rest(peer, running)
 
     def _rest(self, peer: Peer, running: Workers) -> None:
         before, start = self.redis.by_command(), time.perf_counter()
-        commands = self.redis.commands()
+        commands, requests = self.redis.served()
         used = running.cpu(self.effort.idle)
-        commands = self.redis.commands() - commands - 1  # the look itself
+        now_commands, now_requests = self.redis.served()
         seconds = time.perf_counter() - start
         after = self.redis.by_command()
-        self.note("idle_cpu", peer, used)
-        self.note("idle_commands", peer, commands / seconds)
+        self.note("idle_cpu", peer, used)  # below, 1 is the look itself
+        self.note("idle_commands", peer, (now_commands - commands - 1) / seconds)
+        self.note("idle_requests", peer, (now_requests - requests - 1) / seconds)
         self.idle_commands[peer.name] = {
             name: calls - before.get(name, 0)
             for name, calls in after.items()

@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+
 Figures = dict[str, dict[str, list[float]]]
 """Name of a figure → name of a system → one value a round."""
 
@@ -38,6 +40,7 @@ KINDS: Mapping[str, Kind] = {
     "memory": Kind("Memory of the worker tree (PSS)", " MB", 1, True),
     "idle_cpu": Kind("Idle worker, share of a core", " %", 2, True),
     "idle_commands": Kind("Idle worker, Redis commands", "/s", 1, True),
+    "idle_requests": Kind("Idle worker, requests to Redis", "/s", 1, True),
     "thousand_waiting": Kind("Rate with 1,000 waiting", "/s"),
     "million_waiting": Kind("Rate with {backlog:,} waiting", "/s"),
 }
@@ -183,7 +186,12 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def machine(redis_version: str) -> dict[str, Any]:
+def busy(seconds: float = 1.0) -> float:
+    """How much of the machine others use just now, in per cent: a busy one's figures say little."""
+    return psutil.cpu_percent(interval=seconds)
+
+
+def machine(redis_version: str, busy_before: float) -> dict[str, Any]:
     """What the figures depend on, and nothing that would tell whose machine it is."""
     return {
         "cpu": _cpu(),
@@ -192,6 +200,7 @@ def machine(redis_version: str) -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "redis": redis_version,
+        "busy_before": busy_before,
     }
 
 

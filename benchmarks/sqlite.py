@@ -143,7 +143,7 @@ def latency(effort: Effort) -> list[Row]:
             start = time.perf_counter()
             noop.delay().get(timeout=30)
             times.append(time.perf_counter() - start)
-        time.sleep(2)
+        time.sleep(effort.settle)
         used = process.cpu(effort.idle)
         size = process.pss()
     return [
@@ -156,11 +156,11 @@ def latency(effort: Effort) -> list[Row]:
 
 def backlog(effort: Effort) -> list[Row]:
     """The rate with a million messages waiting behind, beside that with a thousand."""
-    waiting = effort.count(1_000_000)
+    tasks, waiting = effort.count(20_000, 5000), effort.count(1_000_000)
     figures = interleaved(
         effort.rounds,
-        million=lambda: rate(20_000, waiting=waiting),
-        thousand=lambda: rate(20_000, waiting=10_000),
+        million=lambda: rate(tasks, waiting=waiting),
+        thousand=lambda: rate(tasks, waiting=10_000),
     )
     many, few = median(figures["million"]), median(figures["thousand"])
     figure = f"{many:,.0f}/s beside {few:,.0f}/s: {100 * many / few:.0f} %"
@@ -180,7 +180,7 @@ def delayed(effort: Effort) -> list[Row]:
         before = process.uss()
         for _ in range(effort.count(10)):
             noop.delay_many([()] * 10_000, countdown=3600)
-        time.sleep(3)
+        time.sleep(effort.settle)
         noop.delay().get(timeout=30)
         grown = process.uss() - before
     delayed = f"{effort.count(10) * 10_000:,} delayed for an hour"

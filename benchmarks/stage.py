@@ -30,13 +30,14 @@ class Effort:
     rounds: int = 3
     share: float = 1.0  # of the full counts
     idle: float = 20.0  # seconds that an idle worker is watched
+    settle: float = 2.0  # seconds that it is left alone before
 
     def count(self, full: int, least: int = 1) -> int:
         return max(least, int(full * self.share))
 
 
 FULL = Effort()
-QUICK = Effort(rounds=1, share=0.1, idle=3.0)
+QUICK = Effort(rounds=1, share=0.1, idle=2.0, settle=0.5)
 
 
 class Workers:
@@ -60,20 +61,17 @@ class Workers:
                 said = self.log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"a worker ended with status {process.returncode}: {said}")
 
-    def stop(self, patience: float = 20.0) -> None:
-        """By SIGTERM; whoever is left after ``patience`` seconds is killed."""
+    def stop(self, patience: float = 1.0) -> None:
+        """By SIGTERM; whoever is left after ``patience`` seconds is killed: all is measured."""
         running = [process for process in self.processes if process.poll() is None]
         tree = self.tree() if len(running) == len(self.processes) else []
         for process in running:
             process.send_signal(signal.SIGTERM)
-        for process in running:
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for left in psutil.wait_procs(tree, 2.0)[1]:
+        for left in psutil.wait_procs(tree, patience)[1]:
             left.kill()
+        for process in running:
+            process.kill()
+            process.wait()
 
     def pss(self) -> float:
         """MB of memory that the tree uses, shared pages divided among their users."""

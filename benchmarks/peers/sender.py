@@ -22,8 +22,28 @@ import sys
 import time
 from types import ModuleType
 
-WARMING = 20
-PATIENCE = 8.0  # seconds after which waiting ends, though there would be more to send
+WARMING = 20  # calls before the clock of ``delay`` starts
+PATIENCE = 6.0  # seconds after which ``wait`` ends, though there would be more to send
+
+
+class Waits:
+    """The seconds of each wait; the first ones, at most a second of them, are not noted."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.taken: list[float] = []
+        self.began = self.last = time.perf_counter()
+        self.warm = 0
+
+    def more(self) -> bool:
+        """Note the wait that has just ended, and whether there shall be another one."""
+        now = time.perf_counter()
+        if self.warm <= WARMING and now < self.began + 1.0:
+            self.warm += 1
+        else:
+            self.taken.append(now - self.last)
+        self.last = time.perf_counter()
+        return len(self.taken) < self.count and now < self.began + PATIENCE
 
 
 def act(module: ModuleType, action: str, count: int) -> list[float]:
@@ -41,6 +61,7 @@ def act(module: ModuleType, action: str, count: int) -> list[float]:
             send()
         return [time.perf_counter() - start]
     elif action == "bulk":
+        assert many is not None, f"{module.__name__} has no call for many"
         send()
         start = time.perf_counter()
         many(count)
@@ -51,15 +72,11 @@ def act(module: ModuleType, action: str, count: int) -> list[float]:
 
 
 def _waits(module: ModuleType, count: int) -> list[float]:
-    clock, taken = time.perf_counter, []
-    end = clock() + PATIENCE
-    for number in range(count + WARMING):
-        start = clock()
+    waits = Waits(count)
+    module.send_and_wait()
+    while waits.more():
         module.send_and_wait()
-        taken.append(clock() - start)
-        if number > 2 * WARMING and clock() > end:
-            break
-    return taken[WARMING:]
+    return waits.taken
 
 
 async def act_async(module: ModuleType, action: str, count: int) -> list[float]:
@@ -79,15 +96,11 @@ async def act_async(module: ModuleType, action: str, count: int) -> list[float]:
 
 
 async def _waits_async(module: ModuleType, count: int) -> list[float]:
-    clock, taken = time.perf_counter, []
-    end = clock() + PATIENCE
-    for number in range(count + WARMING):
-        start = clock()
+    waits = Waits(count)
+    await module.send_and_wait()
+    while waits.more():
         await module.send_and_wait()
-        taken.append(clock() - start)
-        if number > 2 * WARMING and clock() > end:
-            break
-    return taken[WARMING:]
+    return waits.taken
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ if RESULTS:
 else:
     from benchmarks.peers.tally import count
 
-    noop = app.task(count, name="noop")
+    noop = app.task(name="noop")(count)
 
 
 def send() -> None:

@@ -3,6 +3,8 @@ not at all."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 from saq import Queue
@@ -40,4 +42,10 @@ async def send() -> None:
 
 
 async def send_and_wait() -> None:
-    await queue.apply("noop", timeout=30)
+    """By notification, as its README shows; a job that ends before the subscription stands is
+    seen by the next look. (``queue.apply`` polls, 0.5 s by default.)"""
+    job = await queue.enqueue("noop", ttl=KEPT)
+    assert job is not None
+    while not job.completed:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await job.refresh(until_complete=1.0)

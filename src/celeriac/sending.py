@@ -14,6 +14,7 @@ from celeriac.message import Message
 from celeriac.protocol import task as wire
 from celeriac.protocol.saferepr import saferepr
 from celeriac.protocol.template import header_template
+from celeriac.protocol.written import Steps
 from celeriac.request import Request, running_request
 from celeriac.utils import uuid
 
@@ -470,8 +471,9 @@ def _waited_for(options: Mapping[str, Any]) -> str | None:
         chain = options.get("chain")
         if not chain:
             return None
-        last = chain[0]
-        body = last["kwargs"].get("body") if last.get("subtask_type") == "chord" else None
+        last = chain.peek(0) if isinstance(chain, Steps) else chain[0]
+        is_chord = last.get("subtask_type") == "chord"
+        body = (last.get("kwargs") or {}).get("body") if is_chord else None
         options = (body or last).get("options") or {}
         if not options.get("chord") and not options.get("chain"):
             return options.get("task_id")

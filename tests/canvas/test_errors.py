@@ -131,7 +131,7 @@ def test_a_group_as_body_gets_the_error_itself(flow: Any) -> None:
 
 OTHERS: dict[str, tuple[Any, str]] = {
     "ignored": (ignore.s(), "Ignore('not today')"),
-    "rejected": (reject.s(), "reject requeue=False: 'no'"),
+    "rejected": (reject.s(), "reject requeue=False: no"),
     "expired": (const.s(1).set(expires=-1), "TaskRevokedError('expired')"),
 }
 

@@ -40,7 +40,11 @@ def test_report_hides_secrets() -> None:
         assert app.bugreport() == text
     assert "hunter2" not in text
     assert "redis://user:" in text
-    assert "No driver is installed for redis://" in text
+
+
+def test_report_names_a_driver_that_is_missing() -> None:
+    with Celeriac("shop", backend="tarantool://host/0", set_as_current=False) as app:
+        assert "No driver is installed for tarantool://" in report(app)
 
 
 def test_promises_follow_the_drivers() -> None:

@@ -6,7 +6,7 @@ import pytest
 from tests.drivers.rabbitmq_stage import OnQuorum, OnRabbit, Undescribed
 
 from celeriac.message import Message
-from celeriac.testing import BrokerSuite, KillSuite, QueueAdminSuite, StoreUnderTest
+from celeriac.testing import BrokerSuite, EventBusSuite, KillSuite, QueueAdminSuite, StoreUnderTest
 
 
 class Fields(BrokerSuite):
@@ -48,4 +48,8 @@ class TestQueueAdmin(QueueAdminSuite):
 
 
 class TestKilled(KillSuite):
+    make = Undescribed
+
+
+class TestEventBus(EventBusSuite):
     make = Undescribed

@@ -515,6 +515,20 @@ def test_every_list_wakes(redis: Wire, broker: RedisBroker, queue: str, priority
     other.close()
 
 
+@pytest.mark.parametrize("priority", [0, 6])
+def test_after_waking_there_may_be_more(redis: Wire, broker: RedisBroker, priority: int) -> None:
+    claim = in_background(lambda: broker.claim(OWNER, ["celery"], 1, wait=20))
+    time.sleep(0.1)
+    begun = time.monotonic()
+    other = opened()
+    other.publish([message(f"t{n}", priority=priority) for n in range(3)])
+    other.close()
+    assert ids(claim.result(20)) == ["t0"]
+    for number in (1, 2):
+        assert ids(broker.claim(OWNER, ["celery"], 1, wait=20)) == [f"t{number}"]
+    assert time.monotonic() - begun < 1.0
+
+
 def test_one_message_wakes_one(redis: Wire, broker: RedisBroker) -> None:
     waiting = [opened() for _ in range(4)]
     claims = [

@@ -135,3 +135,18 @@ def litter(self) -> None:
         os._exit(0)
     os.wait()
     note("done", self.request.id)
+
+
+def _sum(value: object) -> float:
+    if isinstance(value, list):
+        return sum(_sum(one) for one in value)
+    return value if isinstance(value, int | float) else 0
+
+
+@app.task(bind=True)
+def node(self, given: object, number: int, seconds: float) -> float:
+    """A task of a workflow: the sum of all that it is given, and its own number."""
+    note("start", self.request.id)
+    time.sleep(seconds)
+    note("done", self.request.id)
+    return _sum(given) + number

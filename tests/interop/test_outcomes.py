@@ -54,17 +54,21 @@ def test_a_class_that_nobody_can_import(way: Way) -> None:
     id = way.send("fail", "local")
     for client in (way.client, way.other):
         error = client.error(id)
-        assert error.name.endswith("Local")
-        assert error.raised_args == ["nobody can import this"]
+        assert "nobody can import this" in str(error)
         assert "Exception" in error.bases
+        if (way.side, client.side) != ("celery", "celery"):  # wrapped, and not unwrapped
+            assert error.name.endswith("Local")
+            assert error.raised_args == ["nobody can import this"]
 
 
 def test_a_class_that_refuses_its_arguments(way: Way) -> None:
     id = way.send("fail", "stubborn")
     for client in (way.client, way.other):
         error = client.error(id)
-        assert error.name == "Exception"
-        assert error.raised_args == ["<class 'shop.Stubborn'>(['7: no'])"]
+        if (way.side, client.side) != ("celery", "celery"):  # the same
+            assert error.name == "Exception"
+            assert error.raised_args == ["<class 'shop.Stubborn'>(['7: no'])"]
+        assert "7: no" in str(error)
 
 
 def test_an_argument_that_cannot_be_written(way: Way) -> None:
@@ -199,17 +203,16 @@ def test_ignore_leaves_the_state(way: Way) -> None:
 
 
 def test_reject(town: Scene) -> None:
-    """Celery forgets a rejected message; we keep it, and its task has failed."""
-    old, new = (town.client("celery").send("rejected", queue=queue) for queue in ("old", "new"))
+    """The task has failed; only we keep the message."""
+    ids = [town.client("celery").send("rejected", queue=queue) for queue in ("old", "new")]
     for client in (town.client("celery"), town.client("celeriac")):
-        assert client.error(new).name == "Reject"
-    town.until_noted(2, "rejected")
-    town.settled("old")
-    assert town.client("celeriac").state(old) == "PENDING"
+        for id in ids:
+            error = client.error(id)
+            assert (error.name, error.raised_args) == ("Reject", ["no good", False])
     kept = town.client("celeriac")(
         "[one.message.id for one in app.admin().peek('new', state)]", state=_dead()
     )
-    assert new in kept
+    assert ids[1] in kept
 
 
 def _dead() -> Any:

@@ -71,6 +71,9 @@ EXTRAS: dict[str, str] = {
     "redis+socket": "redis",
     "unix": "redis",
     "sentinel": "redis",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+    "pyamqp": "rabbitmq",
 }
 
 # Who can do what, for the error that a driver without this part causes.

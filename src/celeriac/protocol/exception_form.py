@@ -26,6 +26,8 @@ _BILLIARD = "billiard.exceptions"
 _IN_BILLIARD = frozenset(
     ("SoftTimeLimitExceeded", "TimeLimitExceeded", "WorkerLostError", "Terminated")
 )
+# What a Celery worker makes of an exception that cannot be pickled: (module, name, arguments, text).
+_WRAPPER, _WRAPPER_MODULE = "UnpickleableExceptionWrapper", "celery.utils.serialization"
 _TO_OURS = frozenset((_OURS, _CELERY, _BILLIARD, "kombu.exceptions"))
 _LONGEST_NAME = 200
 _SHOWN = 2048  # characters of an argument that could not be written
@@ -87,12 +89,17 @@ def exception_from_form(form: Any) -> BaseException:
     name, args = form["exc_type"], form.get("exc_message")
     if not isinstance(args, list | tuple):
         args = [args]
-    cls = _find_class(form.get("exc_module"), name)
+    module = form.get("exc_module")
+    if name == _WRAPPER and module == _WRAPPER_MODULE and len(args) >= 3:
+        module, name, args = args[:3]
+        if not isinstance(name, str) or not isinstance(args, list | tuple):
+            return Exception(saferepr(form))
+    cls = _find_class(module, name)
     if cls is None:
         cls = _made_up(name[:_LONGEST_NAME])
     elif not (isinstance(cls, type) and issubclass(cls, BaseException)):
         raise SecurityError(
-            f"the stored exception {saferepr(form.get('exc_module'), 200)}.{name[:_LONGEST_NAME]} "
+            f"the stored exception {saferepr(module, 200)}.{name[:_LONGEST_NAME]} "
             "is not an exception class here: it is not called. Look who writes to the result "
             "backend"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -75,6 +76,10 @@ class TaskMessage(Struct, kw_only=True):
 
 _NOTHING: Embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _PARTS = ("args", "kwargs", "embed")
+# The rest of a chain is so many bytes long and more: it is compressed, for it is written and read
+# once for each of its steps.
+_LARGE = 16 * 1024
+_QUICKLY = 3
 
 Body = tuple[bytes, str, str, str | None]
 """Bytes, content type, content encoding, and the content type of the compression or None."""
@@ -102,7 +107,11 @@ def encode_body(
         embed = {**_NOTHING, **embed}
     if serializer == "json":
         if compression is None and _carries_json(embed):
-            return _spliced(args, kwargs, embed), serialization.JSON_TYPE, "utf-8", None
+            data = _spliced(args, kwargs, embed)
+            if len(data) < _LARGE or not embed["chain"]:
+                return data, serialization.JSON_TYPE, "utf-8", None
+            data = zlib.compress(data, _QUICKLY)
+            return data, serialization.JSON_TYPE, "utf-8", "application/x-gzip"
     else:
         embed = plain(embed)
     body = [list(args), kwargs, embed]
@@ -374,7 +383,7 @@ def _read_body(message: Message, headers: dict[str, Any], accept: frozenset[str]
         if message.content_type not in accept:  # refuse it before doing any work for it
             return serialization.decode(b"", message.content_type, "", accept)
         body = compression_.decompress(body, str(mime))
-    elif (
+    if (
         len(body) >= _LONG
         and message.content_type == serialization.JSON_TYPE
         and serialization.JSON_TYPE in accept

@@ -12,6 +12,10 @@ from celeriac.protocol.json_codec import decode_json, encode_json
 __all__ = ["Steps", "Written", "plain"]
 
 
+_WRITTEN = (msgspec.Raw, bytes)
+_are_written = frozenset(_WRITTEN).issuperset
+
+
 class Written:
     """A value that goes into many messages, written once."""
 
@@ -57,7 +61,11 @@ class Steps(MutableSequence[Any]):
 
     def take_last(self) -> tuple[Any, Steps | None]:
         """The step that is next, and the rest."""
-        return self[-1], Steps(self._items[:-1]) if len(self._items) > 1 else None
+        return self.peek(-1), Steps(self._items[:-1]) if len(self._items) > 1 else None
+
+    def peek(self, index: int) -> Any:
+        """A step to look at: changes to it do not count."""
+        return self._read(self._items[index])
 
     def with_before(self, steps: Sequence[Any]) -> Steps:
         """These, and others that come before them."""
@@ -67,15 +75,13 @@ class Steps(MutableSequence[Any]):
     @property
     def json(self) -> bytes:
         """Raises what ``encode_json`` raises for a step that was put in."""
-        return b"[%b]" % b",".join(
-            [
-                bytes(item) if isinstance(item, msgspec.Raw | bytes) else encode_json(item)
-                for item in self._items
-            ]
-        )
+        items = self._items
+        if not _are_written(map(type, items)):
+            items = [one if isinstance(one, _WRITTEN) else encode_json(one) for one in items]
+        return b"[%b]" % b",".join(items)
 
     def _read(self, item: Any) -> Any:
-        return decode_json(bytes(item)) if isinstance(item, msgspec.Raw | bytes) else item
+        return decode_json(bytes(item)) if isinstance(item, _WRITTEN) else item
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -96,12 +96,13 @@ class KillSuite(Suite):
     def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StoreUnderTest]:
         store = type(self).make(tmp_path)
         store.use_real_time()
-        skip_unless_capable(request, store.capabilities)
-        if not store.capabilities.shared:
+        try:
+            skip_unless_capable(request, store.capabilities)
+            if not store.capabilities.shared:
+                pytest.skip("other processes cannot use this store")
+            yield store
+        finally:
             store.close()
-            pytest.skip("other processes cannot use this store")
-        yield store
-        store.close()
 
     @pytest.fixture
     def start(self, store: StoreUnderTest) -> Iterator[Starter]:

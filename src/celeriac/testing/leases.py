@@ -59,7 +59,8 @@ class LeaseTests(Suite):
         assert store.broker.settle([done(delivery)]) == [SETTLED]
 
     def test_unregister(self, store: StoreUnderTest) -> None:
-        """unregister: what its owners still hold returns to the front, not counted."""
+        """unregister: what its owners still hold returns to the front, not counted as lost but
+        marked as redelivered."""
         one = store.worker("w1", slot=1)
         two = Owner("w1", 2, 1)
         store.publish(*messages("a", "b", "c", "d"))
@@ -72,6 +73,7 @@ class LeaseTests(Suite):
         assert ids(again[:3]).index("a") < ids(again[:3]).index("b")
         assert ids(again[3:]) == ["d"]
         assert [d.lost for d in again] == [0] * 4
+        assert [d.redelivered for d in again] == [True, True, True, False]
 
     def test_unregister_leaves_others_alone(self, store: StoreUnderTest) -> None:
         """unregister: only what the owners of this lease hold."""
@@ -105,6 +107,7 @@ class LeaseTests(Suite):
         assert ids(recovered) == ["a", "b", "c"]
         assert [d.lost for d in recovered] == [0, 1, 0]
         assert [d.owner for d in recovered] == [new] * 3
+        assert [d.tag for d in recovered] == [d.tag for d in deliveries]
         assert recovered[1].redelivered
         assert store.broker.settle([done(d) for d in recovered]) == [SETTLED] * 3
         assert ids(store.claim(new)) == ["d"]

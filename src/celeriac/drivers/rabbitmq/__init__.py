@@ -14,6 +14,7 @@ from typing import Any
 from celeriac.contracts import Broker
 from celeriac.drivers.rabbitmq.admin import RabbitQueueAdmin
 from celeriac.drivers.rabbitmq.broker import RabbitBroker
+from celeriac.drivers.rabbitmq.bus import RabbitEventBus
 from celeriac.drivers.rabbitmq.results import RpcResultBackend
 from celeriac.drivers.rabbitmq.urls import SCHEMES, read_options
 from celeriac.exceptions import ImproperlyConfigured
@@ -63,8 +64,10 @@ def results_beside(url: str, broker_url: str) -> str:
     )
 
 
-def bus(url: str, options: Mapping[str, Any]) -> None:
-    return None
+def bus(url: str, options: Mapping[str, Any]) -> RabbitEventBus | None:
+    if url.partition("://")[0].lower().startswith("rpc"):
+        return None
+    return RabbitEventBus(read_options(url, options))
 
 
 def admin(broker: Broker) -> RabbitQueueAdmin | None:

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from celeriac.contracts import Capabilities, QueueSpec
 from celeriac.drivers.rabbitmq import letters
@@ -237,9 +237,8 @@ class RabbitBroker:
                 if asked and not self._is_open:
                     return []
                 line = self._fresh_line()
-                if not asked:
-                    self._notes.follow(line.connection)
-                    self._tend(line)
+                self._notes.follow(line.connection)
+                self._tend(line)
                 self._ask(line.inbox, wanted, 1 if self._careful else limit, wait > 0, asked)
                 batch = self._accept(line, owner, limit, max_bytes)
                 left = deadline - time.monotonic()

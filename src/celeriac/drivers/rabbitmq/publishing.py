@@ -67,9 +67,9 @@ class Sender:
                     extra[letters.EXCHANGE], extra[letters.ROUTING_KEY] = exchange, key
                 exchange, key = self._topology.delay(queue, delay)
             else:
-                self._topology.celery_target(queue)
                 extra[letters.EXCHANGE], extra[letters.ROUTING_KEY] = exchange, key
                 exchange, key = self._topology.celery_delay(exchange, key, delay)
+                self._topology.celery_target(queue)
         return self.frames_of(message, extra, exchange, key, queue)
 
     def copy(

@@ -181,6 +181,14 @@ class Topology:
             arguments["x-dead-letter-strategy"] = "at-least-once"
         self._declare_queue(name, arguments, _DURABLE)
 
+    def declare_own_queue(self, name: str, arguments: dict[str, Any], flags: int) -> None:
+        """One that is nobody else's."""
+        self._declare_queue(name, arguments, flags)
+
+    def unbind_queue(self, queue: str, exchange: str, key: str) -> None:
+        data = b"\x00\x00" + short(queue) + short(exchange) + short(key) + encode_table({})
+        self._ask("queue", queue, frames.QUEUE_UNBIND, data, frames.QUEUE_UNBIND_OK)
+
     def _own_chain(self) -> None:
         if ("chain",) in self._known:
             return

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from celeriac.drivers.redis.broker import SLICE, RedisBroker
+from celeriac.drivers.redis.broker import RedisBroker
 from celeriac.drivers.redis.connection import pack
 from celeriac.drivers.redis.envelope import Read, encode, published_at, read
 from celeriac.drivers.redis.errors import Refused
 from celeriac.drivers.redis.scripts import script
+from celeriac.drivers.redis.taking import SLICE, queue_names, take, translated
 from celeriac.message import (
     Delivery,
     MessageState,
@@ -58,7 +59,7 @@ class RedisQueueAdmin:
     # --- looking
 
     def queues(self) -> list[QueueInfo]:
-        names = self._broker.queue_names()
+        names = queue_names(self._client)
         infos = [_info(name, row) for name, row in zip(names, self._glance(names), strict=True)]
         return [i for i in infos if i.paused or i.waiting or i.delayed or i.in_flight or i.dead]
 
@@ -91,7 +92,7 @@ class RedisQueueAdmin:
         self, queue: str | None, state: MessageState, limit: int = 100, after: str = ""
     ) -> list[Peeked]:
         limit = max(0, limit)
-        names = self._broker.queue_names() if queue is None else [queue]
+        names = queue_names(self._client) if queue is None else [queue]
         if not names or not limit:
             return []
         if state is MessageState.WAITING:
@@ -233,7 +234,7 @@ class RedisQueueAdmin:
         wanted = dict.fromkeys(ids)
         if not wanted:
             return []
-        names = self._broker.queue_names()
+        names = queue_names(self._client)
         self._glance(names)
         found: list[Peeked] = []
         for name in names:
@@ -307,16 +308,16 @@ class RedisQueueAdmin:
         try:
             count = self._replace_dead(owner.lease, args)
         except Refused as refused:
-            raise self._broker.translated(refused, owner) from None
+            raise translated(refused, self._client, owner) from None
         parts: list[Delivery] = []
-        for name in self._broker.queue_names() if wanted else ():
-            removed, handed = self._broker.take(owner, name, ids=wanted, how="parts")
+        for name in queue_names(self._client) if wanted else ():
+            removed, handed = take(self._client, owner, name, ids=wanted, how="parts")
             count += removed
             parts += handed
         return Removed(count=count, parts=tuple(parts))
 
     def purge(self, owner: Owner, queue: str) -> Removed:
-        removed, parts = self._broker.take(owner, queue, how="parts")
+        removed, parts = take(self._client, owner, queue, how="parts")
         return Removed(count=removed, parts=tuple(parts))
 
 

@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from celeriac.drivers.redis.connection import Client, Connection, forget_after_fork, pack, readable
+from celeriac.drivers.redis.client import Client
+from celeriac.drivers.redis.connection import Connection, forget_after_fork, pack
 from celeriac.drivers.redis.options import read_options
+from celeriac.drivers.redis.sockets import readable
 from celeriac.drivers.redis.waiting import Bell
 from celeriac.exceptions import OperationalError
 

@@ -8,23 +8,20 @@ builds a new one. In a forked child all are forgotten: what the parent has open 
 from __future__ import annotations
 
 import os
-import select
-import socket
 import ssl
-import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import hiredis
 
-from celeriac.drivers.redis.errors import is_fatal, lost_connection, refusal, unreachable
+from celeriac.drivers.redis.errors import lost_connection, refusal, unreachable
 from celeriac.drivers.redis.options import Address, Options
-from celeriac.drivers.redis.scripts import Script
-from celeriac.exceptions import ImproperlyConfigured, OperationalError
+from celeriac.drivers.redis.sockets import new_socket, readable
+from celeriac.exceptions import OperationalError
 
-__all__ = ["Client", "Connection", "NeedsFork", "forget_after_fork", "pack"]
+__all__ = ["Connection", "forget_after_fork", "pack"]
 
 pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis.pack_command)
 """The bytes of one command."""
@@ -48,7 +45,7 @@ class Connection:
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
         self.address = address
         try:
-            self.socket = _connected(options, address)
+            self.socket = new_socket(options, address)
         except OSError as error:
             raise unreachable(error, options.shown, options.socket_connect_timeout) from error
         self.used_at = time.monotonic()
@@ -171,15 +168,6 @@ class Connection:
             pass  # it was closed
 
 
-def readable(sock: socket.socket, seconds: float, *others: int) -> bool:
-    """Is there something to read on the socket (or one of the other descriptors) by then?"""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    for other in others:
-        poll.register(other, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds) * 1000))
-
-
 def _as_dict(answer: Reply) -> dict[str, Any]:
     if not isinstance(answer, dict):
         answer = dict(zip(answer[::2], answer[1::2], strict=True))
@@ -194,189 +182,6 @@ def _too_old(shown: str, version: str) -> str:
         f"The server of {shown} is of version {version}; Celeriac needs Redis 6.2 or later, or "
         "Valkey."
     )
-
-
-def _connected(options: Options, address: Address | None) -> socket.socket:
-    patience = options.socket_connect_timeout
-    if options.path:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(patience)
-            sock.connect(options.path)
-        except BaseException:
-            sock.close()
-            raise
-        sock.settimeout(options.socket_timeout)
-        return sock
-    host, port = address or options.addresses[0]
-    sock = socket.create_connection((host, port), patience)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if options.socket_keepalive:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if options.tls is not None:
-            sock = _encrypted(sock, host, options)
-        sock.settimeout(options.socket_timeout)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _encrypted(sock: socket.socket, host: str, options: Options) -> socket.socket:
-    tls = options.tls
-    assert tls is not None
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_certs)
-        if tls.certfile:
-            context.load_cert_chain(tls.certfile, tls.keyfile)
-    except OSError as error:  # those of TLS are among them
-        raise ImproperlyConfigured(
-            f"The TLS files of {options.shown} cannot be used: {error}."
-        ) from error
-    if not tls.check_hostname or tls.cert_reqs != "required":
-        context.check_hostname = False
-    context.verify_mode = {
-        "required": ssl.CERT_REQUIRED,
-        "optional": ssl.CERT_OPTIONAL,
-        "none": ssl.CERT_NONE,
-    }[tls.cert_reqs]
-    try:
-        return context.wrap_socket(sock, server_hostname=host)
-    except TimeoutError as error:
-        raise ssl.SSLError("it does not answer the handshake") from error
-
-
-# --- one connection for many threads
-
-
-class Client:
-    """A connection for commands that are answered at once, for all threads of a process."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.base = f"{options.prefix}celeriac:".encode()
-        self.forget()
-        forget_after_fork(self)
-
-    def forget(self) -> None:
-        """Begin anew, without a word to the server: what was open is another process's."""
-        old: Connection | None = getattr(self, "_connection", None)
-        if old is not None:
-            old.abandon()
-        self.lock = threading.Lock()
-        self._connection: Connection | None = None
-
-    def connect(self, protocol: int = 2) -> Connection:
-        """A new connection to wherever the data is now."""
-        from celeriac.drivers.redis.finding import find_server
-
-        return find_server(self.options, protocol)
-
-    def open(self) -> dict[str, Any]:
-        """Connect now; what the server said of itself."""
-        with self.lock:
-            return self._connected().info
-
-    def close(self) -> None:
-        with self.lock:
-            self._drop()
-
-    def _connected(self) -> Connection:
-        """The lock is held."""
-        connection = self._connection
-        if connection is not None:
-            if connection.looks_alive():
-                return connection
-            self._drop()
-        connection = self._connection = self.connect()
-        return connection
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def call(self, data: bytes) -> Reply:
-        """One packed command and its answer."""
-        with self.lock:
-            connection = self._connected()
-            try:
-                connection.send(data)
-                reply = connection.read()
-            except BaseException:  # an answer may be under way: it is nobody's
-                self._drop()
-                raise
-        if isinstance(reply, hiredis.ReplyError):
-            self._refuse(reply)
-        return reply
-
-    def pipeline(self, commands: Sequence[bytes]) -> list[Reply]:
-        """Several, in one round trip; raises for the first that was refused."""
-        with self.lock:
-            connection = self._connected()
-            try:
-                connection.send(b"".join(commands))
-                replies = [connection.read() for _ in commands]
-            except BaseException:
-                self._drop()
-                raise
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                self._refuse(reply)
-        return replies
-
-    def _refuse(self, reply: BaseException) -> None:
-        error = refusal(reply, self.options.shown)
-        if is_fatal(error.code):
-            self.close()
-        raise error
-
-    def run(self, script: Script, *args: Any) -> Reply:
-        """A script; ``args`` are its ARGV, text, bytes or whole numbers."""
-        clock = self.options.clock
-        if clock is not None:
-            args = (*args, repr(clock()))
-        sha, text = script.at(clock is not None)
-        with self.lock:
-            connection = self._connected()
-            try:
-                connection.send(pack((b"EVALSHA", sha, 1, self.base, *args)))
-                reply = connection.read()
-                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-                    connection.send(pack((b"EVAL", text, 1, self.base, *args)))
-                    reply = connection.read()
-            except BaseException:
-                self._drop()
-                raise
-        if isinstance(reply, hiredis.ReplyError):
-            self._refuse(reply)
-        return reply
-
-    def run_packed(self, script: Script, count: int, packed: bytes) -> Reply:
-        """The same with ``count`` ARGV that are packed already, for the path of every task."""
-        clock = self.options.clock
-        if clock is not None:
-            now = repr(clock()).encode()
-            count, packed = count + 1, packed + b"$%d\r\n%b\r\n" % (len(now), now)
-        sha, text = script.at(clock is not None)
-        tail = b"$1\r\n1\r\n$%d\r\n%b\r\n%b" % (len(self.base), self.base, packed)
-        data = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b" % (count + 4, sha, tail)
-        with self.lock:
-            connection = self._connected()
-            try:
-                connection.send(data)
-                reply = connection.read()
-                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-                    head = b"*%d\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n" % (count + 4, len(text), text)
-                    connection.send(head + tail)
-                    reply = connection.read()
-            except BaseException:
-                self._drop()
-                raise
-        if isinstance(reply, hiredis.ReplyError):
-            self._refuse(reply)
-        return reply
 
 
 # --- forks

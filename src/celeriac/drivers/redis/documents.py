@@ -12,8 +12,9 @@ from urllib.parse import quote
 from celeriac import states
 from celeriac.drivers.redis.envelope import notes_of
 from celeriac.message import TaskRecord
+from celeriac.protocol.results import GROUP_PREFIX
 
-__all__ = ["META", "decode_record", "encode_record", "needs_notes"]
+__all__ = ["META", "decode_record", "encode_record", "key_of", "needs_notes"]
 
 META = "celery-task-meta-"
 
@@ -24,6 +25,11 @@ _PLAIN_STATES = {
     state: (b'{"status":"%b"' % state.encode(), state in states.READY_STATES)
     for state in states.ALL_STATES | states.UNREADY_STATES
 }
+
+
+def key_of(id: str) -> str:
+    """Where the record is, behind the prefix. Saved groups have a key that is whole."""
+    return id if id.startswith(GROUP_PREFIX) else META + id
 
 
 def encode_record(record: TaskRecord) -> tuple[bytes, bytes]:
@@ -82,10 +88,13 @@ def decode_record(id: str, value: bytes, beside: bytes | None = None) -> TaskRec
 def _guessed(value: bytes) -> str:
     """The state in a document of another serializer, which begins with it too; one that is
     compressed can only be taken for ready."""
-    head = value[:64]
-    for state in (states.SUCCESS, states.FAILURE, states.REVOKED):
-        if state.encode() in head:
-            return state
+    found = _PACKED.search(value, 0, 64) or _YAML.search(value)
+    if found is not None:
+        length = next((ord(one) for one in found.groups()[:2] if one is not None), None)
+        if length is None:
+            return found.group(3).decode("utf-8", "replace")
+        start = found.end()
+        return value[start : start + (length & 0x1F)].decode("utf-8", "replace")
     if value.startswith(b"\0celery-compressed\0"):
         return states.SUCCESS
     return states.PENDING

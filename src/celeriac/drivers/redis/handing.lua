@@ -18,6 +18,6 @@ end
 local function lost_once_more(message)
   local notes, rest = notes_of(message)
   local losses = tonumber(note(notes, 'l') or 0) + 1
-  notes = noted(noted(notes, 'l', string.format('%d', losses)), 'r', '1')
-  return with_notes(notes, rest), losses, note(notes, 'b') ~= nil
+  notes = noted(notes, 'l', string.format('%d', losses))
+  return redelivered(notes, rest), losses, note(notes, 'b') ~= nil
 end

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from celeriac.drivers.redis.envelope import read
 from celeriac.message import Delivery, Owner
 
-__all__ = ["claimed", "handed"]
+__all__ = ["as_cancelled", "claimed", "handed"]
 
 
 def claimed(owner: Owner, answer: Sequence[Any]) -> list[Delivery]:
@@ -23,9 +25,12 @@ def claimed(owner: Owner, answer: Sequence[Any]) -> list[Delivery]:
             deliveries.append(_delivery(owner, number, queue, raw))
             number += 1
     for index in cancelled:
-        fields = {name: getattr(deliveries[index], name) for name in Delivery.__struct_fields__}
-        deliveries[index] = Delivery(**{**fields, "cancelled": True})
+        deliveries[index] = as_cancelled(deliveries[index])
     return deliveries
+
+
+def as_cancelled(delivery: Delivery) -> Delivery:
+    return msgspec.structs.replace(delivery, cancelled=True)
 
 
 def handed(owner: Owner, answer: Sequence[Any]) -> list[Delivery]:

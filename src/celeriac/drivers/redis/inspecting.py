@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from celeriac.drivers.redis.connection import Client, pack
+from celeriac.drivers.redis.client import Client
+from celeriac.drivers.redis.connection import pack
 from celeriac.drivers.redis.errors import Refused, refusal
 from celeriac.exceptions import OperationalError
 

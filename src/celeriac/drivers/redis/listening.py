@@ -15,9 +15,11 @@ from collections.abc import Sequence
 
 import hiredis
 
-from celeriac.drivers.redis.connection import Client, Connection, forget_after_fork, pack, readable
+from celeriac.drivers.redis.client import Client
+from celeriac.drivers.redis.connection import Connection, forget_after_fork, pack
 from celeriac.drivers.redis.documents import META, decode_record, needs_notes
 from celeriac.drivers.redis.errors import refusal
+from celeriac.drivers.redis.sockets import readable
 from celeriac.exceptions import OperationalError
 from celeriac.message import TaskRecord
 
@@ -81,11 +83,7 @@ class ResultListener:
         self.wake()
         with self._lock:
             if self._leader is None:
-                self._drop()
-                if self._pipe is not None:
-                    for end in self._pipe:
-                        os.close(end)
-                    self._pipe = None
+                self._put_away()
 
     def wake(self) -> None:
         """Every wait that is under way returns with what it has."""
@@ -201,7 +199,7 @@ class ResultListener:
                     _ring(waiting)
                     return
             if self._closed:
-                self._drop()
+                self._put_away()
 
     # --- the connection
 
@@ -226,6 +224,13 @@ class ResultListener:
         self._asked.clear()
         if connection is not None:
             connection.close()
+
+    def _put_away(self) -> None:
+        """When closed, by the last one who used it. The lock is held."""
+        self._drop()
+        pipe, self._pipe = self._pipe, None
+        for end in pipe or ():
+            os.close(end)
 
     def _ask(self, connection: Connection, ids: Sequence[str]) -> None:
         """Subscribe to the ids and read what is there already. The lock is held."""

@@ -28,6 +28,23 @@ local function noted(notes, name, value)
   return table.concat(kept, '&')
 end
 
+-- It may have been started: our note, and what kombu writes, for a Celery worker that takes it.
+local function redelivered(notes, rest)
+  local from = 1
+  while true do
+    local at = string.find(rest, '"properties":', from, true)
+    if not at then break end
+    from = at + 1
+  end
+  local _, brace = string.find(rest, '"delivery_info": ?{', from)
+  if brace and not string.find(string.match(rest, '^[^{}]*', brace + 1), '"redelivered":', 1, true) then
+    local comma = string.find(rest, '^ ?}', brace + 1) and '' or ','
+    rest = string.sub(rest, 1, brace) .. '"redelivered":true' .. comma
+      .. string.sub(rest, brace + 1)
+  end
+  return with_notes(noted(notes, 'r', '1'), rest)
+end
+
 local function placed(step, queue, message)
   return step .. '\0' .. queue .. '\0' .. message
 end

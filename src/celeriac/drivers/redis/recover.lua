@@ -1,4 +1,5 @@
--- Move to a new owner of the same worker what a dead one held; what was running has been lost.
+-- Move to a new owner of the same worker what a dead one held, under its numbers, by which the
+-- worker knows what was running; that has been lost.
 -- The same owner twice: only tell what it holds.
 -- KEYS: 1 base
 -- ARGV: 1 lease of the dead, 2 the dead within it, 3 lease of the new, 4 the new within it,
@@ -20,10 +21,12 @@ for _, one in ipairs(numbers_of(held, ARGV[2])) do
       message = lost_once_more(message)
     else
       local notes, rest = notes_of(message)
-      message = with_notes(noted(notes, 'r', '1'), rest)
+      message = redelivered(notes, rest)
     end
     redis.call('HDEL', held, one[2])
-    hand(base, ARGV[3], ARGV[4], step, queue, message, answer)
+    redis.call('HSET', base .. 'held:' .. ARGV[3], string.format('%s/%.0f', ARGV[4], one[1]),
+      placed(step, queue, message))
+    tell(base, one[1], queue, message, answer)
   end
 end
 return answer

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celeriac.drivers.redis.broker import capabilities_of
-from celeriac.drivers.redis.connection import Client, pack
+from celeriac.drivers.redis.client import Client
+from celeriac.drivers.redis.connection import pack
 from celeriac.drivers.redis.documents import META, decode_record, needs_notes
 from celeriac.drivers.redis.inspecting import look_at_server
 from celeriac.drivers.redis.listening import ResultListener

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw
 
-from celeriac.drivers.redis.connection import Client
+from celeriac.drivers.redis.client import Client
 from celeriac.drivers.redis.documents import encode_record
 from celeriac.drivers.redis.envelope import encode, step_of
 from celeriac.drivers.redis.options import Options

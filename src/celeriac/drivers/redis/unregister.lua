@@ -10,7 +10,7 @@ redis.call('HDEL', base .. 'workers', ARGV[3])
 local numbers = numbers_of(held)
 for i = #numbers, 1, -1 do
   local step, queue, message = place_of(redis.call('HGET', held, numbers[i][2]))
-  redis.call('RPUSH', list_key(ARGV[1], ARGV[2], step, queue), message)
+  redis.call('RPUSH', list_key(ARGV[1], ARGV[2], step, queue), redelivered(notes_of(message)))
 end
 redis.call('DEL', held)
 return #numbers

@@ -16,9 +16,11 @@ import time
 
 import hiredis
 
-from celeriac.drivers.redis.connection import Client, Connection, forget_after_fork, pack, readable
+from celeriac.drivers.redis.client import Client
+from celeriac.drivers.redis.connection import Connection, forget_after_fork, pack
 from celeriac.drivers.redis.errors import refusal
 from celeriac.drivers.redis.scripts import Script
+from celeriac.drivers.redis.sockets import readable
 from celeriac.exceptions import OperationalError
 
 __all__ = ["LOOK_EVERY", "Bell", "Waiter", "WaitingRoom"]
@@ -197,6 +199,11 @@ class Waiter:
             )
 
     # --- ending
+
+    def leave(self) -> None:
+        """There was something, and there may be more: nothing is known, and nothing held."""
+        self.unblock()
+        self._armed = False
 
     def unblock(self) -> None:
         """Wait no more: a message that was moved for this waiter goes back to its list, where it
