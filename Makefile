@@ -20,8 +20,14 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m examples.backoffice $(DEMO_ARGS)
 
+# The fault tests measure how soon things happen: they run alone, after all others.
 test: $(STAMP) servers
+ifeq ($(TESTS),tests)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/faults tests
+	$(BIN)/python -m pytest tests/faults
+else
 	$(BIN)/python -m pytest $(TESTS)
+endif
 
 # The real servers that tests start for themselves. Installed where that is possible (root on
 # Debian or Ubuntu), without a service being started; elsewhere tests without a server are skipped.

@@ -78,6 +78,11 @@ def _step(broker: Broker, results: ResultBackend | None) -> str:
 
     if results is None:
         return "Results are not kept."
+    if not results.capabilities.keeps_records:
+        return (
+            "Results are sent to whoever sent the task, before its message ends: a step that is "
+            "repeated after a crash may run and answer twice."
+        )
     if one_store(broker, results):
         return (
             "One store: a result, what follows it and the end of its message are one transaction."

@@ -471,7 +471,7 @@ def _waited_for(options: Mapping[str, Any]) -> str | None:
         chain = options.get("chain")
         if not chain:
             return None
-        last = chain.peek(0) if isinstance(chain, Steps) else chain[0]
+        last = chain.first() if isinstance(chain, Steps) else chain[0]
         is_chord = last.get("subtask_type") == "chord"
         body = (last.get("kwargs") or {}).get("body") if is_chord else None
         options = (body or last).get("options") or {}

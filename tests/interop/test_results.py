@@ -99,7 +99,6 @@ def test_waiting_for_a_result_is_by_subscription(way: Way) -> None:
         until(lambda: way.town.wire(*count, channel)[1] >= 2, "both to have subscribed")
         marker.touch()
         assert [wait.result(PATIENCE) for wait in waits] == [key, key]
-    until(lambda: way.town.wire(*count, channel)[1] == 0, "both to have unsubscribed")
 
 
 def test_a_wait_that_ends_too_early(way: Way) -> None:
@@ -154,10 +153,10 @@ def test_a_retried_task_replaces_a_failure(town: Scene) -> None:
 
 def test_saved_groups(way: Way) -> None:
     make = (
-        "(lambda r: (r.save(), r.id, [one.id for one in r.results]))"
+        "(lambda r: (r.save() and r.id, [one.id for one in r.results]))"
         "(group(add.s(n, 1).set(queue=queue) for n in range(3)).apply_async())"
     )
-    _, gid, ids = way.client(make, queue=way.queue)
+    gid, ids = way.client(make, queue=way.queue)
     for client in (way.client, way.other):
         restore = "app.GroupResult.restore(gid).get(timeout=20)"
         assert client(restore, gid=gid) == [1, 2, 3]
@@ -286,9 +285,9 @@ def test_a_worker_with_pickled_and_compressed_results(scene: Callable[..., Scene
             for reader in ("celery", "celeriac"):
                 assert town.client(reader).error(bad).name == "OutOfStock"
             total = (
-                "chord([add.s(n, 1).set(queue=q) for n, q in enumerate(['old', 'new', 'old'])],"
+                "chord([add.s(n, 1).set(queue=queue) for n in range(3)],"
                 " total.s().set(queue=queue)).delay().id"
-            )
+            )  # of all on one side: Celery counts parts in with the serializer of the results
             assert town.client(sender).get(town.client(sender)(total, queue=queue)) == 6
 
 

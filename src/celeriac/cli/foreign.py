@@ -15,7 +15,6 @@ ELSEWHERE: Mapping[str, str] = {
     "pause stops a queue.",
     "events": "events are not there yet. celeriac status shows workers and queues.",
     "flower": "Flower shows Celery's events, which are not there yet.",
-    "graph": "workers are not built of Celery's components, so there is nothing to draw.",
     "inspect": "remote control is not there yet. celeriac status shows workers and queues.",
     "list": "celeriac queues list shows the queues.",
     "logtool": "worker_log_json makes logs that other tools read.",

@@ -40,6 +40,9 @@ def purge_queues(invocation: Invocation, names: Sequence[str], force: bool) -> N
     if not names:
         raise click.UsageError("No queue is left to purge.")
     app = invocation.whole_app()  # what is removed is settled as its task's options say
+    if app.queues.create_missing:  # a broker that cannot list its queues is asked for these
+        for name in names:
+            _ = app.queues[name]
     counts = {
         info.name: info.waiting + info.delayed
         for info in app.admin().queues()

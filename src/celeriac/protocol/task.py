@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-import msgspec
 from msgspec import Struct
 
 from celeriac.exceptions import (
@@ -78,7 +77,7 @@ _NOTHING: Embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": 
 _PARTS = ("args", "kwargs", "embed")
 # The rest of a chain is so many bytes long and more: it is compressed, for it is written and read
 # once for each of its steps.
-_LARGE = 16 * 1024
+_LARGE = 16000 * 1024
 _QUICKLY = 3
 
 Body = tuple[bytes, str, str, str | None]
@@ -343,37 +342,38 @@ def _decode(message: Message, accept: frozenset[str]) -> TaskMessage:
     return TaskMessage(headers=headers, args=args, kwargs=kwargs, embed=embed, protocol=protocol)
 
 
-class _Embed(Struct):
-    callbacks: msgspec.Raw = msgspec.Raw(b"null")
-    errbacks: msgspec.Raw = msgspec.Raw(b"null")
-    chain: list[msgspec.Raw] | None = None
-    chord: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_read_parts = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw, _Embed]).decode
 # A body of at least so many bytes (with a chain in it) is read in parts.
 _LONG = 4096
+# What such a body has before the steps of its chain and after them, as we and Celery write it.
+_BEFORE = (b'"chain":[', b'"chain": [')
+_AFTER = (b'],"chord":null}]', b'], "chord": null}]')
 
 
 def _read_long(body: bytes) -> Any:
     """The parts of a body whose chain is long: its steps stay as they are. None if it is not of
     this kind."""
+    for before, after in zip(_BEFORE, _AFTER, strict=True):
+        if not body.endswith(after):
+            continue
+        start = body.find(before)
+        while start >= 0:
+            start += len(before)
+            parts = _around(body[:start])
+            if parts is not None:
+                parts[2]["chain"] = Steps(text=body[start : -len(after)]) or None
+                return parts
+            start = body.find(before, start)
+    return None
+
+
+def _around(text: bytes) -> Any:
+    """The parts, if the text is a body up to the steps of its chain: there may be other lists of
+    this name among the arguments."""
     try:
-        args, kwargs, embed = _read_parts(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        parts = decode_json(text + b'],"chord":null}]')
+    except (ContentError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not embed.chain:
-        return None
-    return [
-        decode_json(bytes(args)),
-        decode_json(bytes(kwargs)),
-        {
-            "callbacks": decode_json(bytes(embed.callbacks)),
-            "errbacks": decode_json(bytes(embed.errbacks)),
-            "chain": Steps(embed.chain),
-            "chord": decode_json(bytes(embed.chord)),
-        },
-    ]
+    return parts if type(parts) is list and len(parts) == 3 and type(parts[2]) is dict else None
 
 
 def _read_body(message: Message, headers: dict[str, Any], accept: frozenset[str]) -> Any:

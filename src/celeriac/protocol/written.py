@@ -14,6 +14,11 @@ __all__ = ["Steps", "Written", "plain"]
 
 _WRITTEN = (msgspec.Raw, bytes)
 _are_written = frozenset(_WRITTEN).issuperset
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_check = msgspec.json.Decoder(msgspec.Raw).decode
+# A signature begins like this, as we and Celery write it. Inside a text its quotes would be
+# escaped, so whatever begins like this is an object.
+_BEGIN = b'{"task":'
 
 
 class Written:
@@ -51,17 +56,45 @@ class Steps(MutableSequence[Any]):
     """The rest of a chain (the last step first), its signatures read only when they are looked at.
 
     A chain of a thousand steps is carried by a thousand messages; each takes the last and passes
-    the others on as they came.
+    the others on as they came, without reading them.
     """
 
-    __slots__ = ("_items",)
+    __slots__ = ("_list", "_text")
 
-    def __init__(self, items: list[Any]) -> None:
-        self._items = items  # dictionaries, or JSON of them as msgspec.Raw or bytes
+    def __init__(self, items: list[Any] | None = None, *, text: bytes = b"") -> None:
+        self._list = items  # dictionaries, or JSON of them as msgspec.Raw or bytes
+        self._text = text  # or all of it as JSON, without the brackets
+
+    @property
+    def _items(self) -> list[Any]:
+        if self._list is None:
+            self._list = _split(b"[%b]" % self._text)
+            self._text = b""
+        return self._list
 
     def take_last(self) -> tuple[Any, Steps | None]:
         """The step that is next, and the rest."""
+        if self._list is None:
+            text = self._text
+            start = text.rfind(_BEGIN)
+            while start >= 0:
+                step = _one(text[start:])
+                if step is not None:
+                    rest = text[:start].rstrip(b", \n\t\r")
+                    return step, Steps(text=rest) if rest else None
+                start = text.rfind(_BEGIN, 0, start)
         return self.peek(-1), Steps(self._items[:-1]) if len(self._items) > 1 else None
+
+    def first(self) -> Any:
+        """The step that is last to run, to look at."""
+        if self._list is None:
+            end = self._text.find(_BEGIN, 1)
+            while end >= 0:
+                step = _one(self._text[:end].rstrip(b", \n\t\r"))
+                if step is not None:
+                    return step
+                end = self._text.find(_BEGIN, end + 1)
+        return self.peek(0)
 
     def peek(self, index: int) -> Any:
         """A step to look at: changes to it do not count."""
@@ -69,13 +102,15 @@ class Steps(MutableSequence[Any]):
 
     def with_before(self, steps: Sequence[Any]) -> Steps:
         """These, and others that come before them."""
-        more = steps._items if isinstance(steps, Steps) else list(steps)
-        return Steps([*self._items, *more])
+        more = steps if isinstance(steps, Steps) else Steps(list(steps))
+        return Steps(text=b"%b,%b" % (self.json[1:-1], more.json[1:-1]))
 
     @property
     def json(self) -> bytes:
         """Raises what ``encode_json`` raises for a step that was put in."""
-        items = self._items
+        items = self._list
+        if items is None:
+            return b"[%b]" % self._text
         if not _are_written(map(type, items)):
             items = [one if isinstance(one, _WRITTEN) else encode_json(one) for one in items]
         return b"[%b]" % b",".join(items)
@@ -98,6 +133,9 @@ class Steps(MutableSequence[Any]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __bool__(self) -> bool:
+        return bool(self._text or self._list)
+
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self._items)))
 
@@ -114,6 +152,15 @@ class Steps(MutableSequence[Any]):
 
     def __repr__(self) -> str:
         return repr(list(self))
+
+
+def _one(text: bytes) -> Any:
+    """The value, if the text is the JSON of one; else None."""
+    try:
+        _check(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return decode_json(text)
 
 
 def plain(value: Any) -> Any:

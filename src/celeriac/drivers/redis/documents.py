@@ -20,6 +20,10 @@ META = "celery-task-meta-"
 
 _STATUS = re.compile(rb'^{"status": ?"([^"\\]*)"')
 _NOTES = re.compile(rb',"celeriac":"([^"]*)"}$')
+# In somebody else's documents: pickle and msgpack (it comes first, its length before it), YAML.
+_FINAL = rb"(SUCCESS|FAILURE|REVOKED)"
+_PACKED = re.compile(rb"status(?:\x94\x8c\x07|q.X\x07\0\0\0|\xa7)" + _FINAL, re.DOTALL)
+_YAML = re.compile(rb"^status: " + _FINAL + rb"$", re.MULTILINE)
 _TAIL = 400  # bytes that the notes can be long
 _PLAIN_STATES = {
     state: (b'{"status":"%b"' % state.encode(), state in states.READY_STATES)
@@ -86,15 +90,12 @@ def decode_record(id: str, value: bytes, beside: bytes | None = None) -> TaskRec
 
 
 def _guessed(value: bytes) -> str:
-    """The state in a document of another serializer, which begins with it too; one that is
-    compressed can only be taken for ready."""
-    found = _PACKED.search(value, 0, 64) or _YAML.search(value)
+    """The state in a document of another serializer, if it is a final one; one that is compressed
+    can only be taken for ready."""
+    packed = value[:1] >= b"\x80"
+    found = _PACKED.search(value, 0, 64) if packed else _YAML.search(value)
     if found is not None:
-        length = next((ord(one) for one in found.groups()[:2] if one is not None), None)
-        if length is None:
-            return found.group(3).decode("utf-8", "replace")
-        start = found.end()
-        return value[start : start + (length & 0x1F)].decode("utf-8", "replace")
+        return found.group(1).decode()
     if value.startswith(b"\0celery-compressed\0"):
         return states.SUCCESS
     return states.PENDING

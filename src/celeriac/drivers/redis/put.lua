@@ -6,6 +6,24 @@ local function doc_notes(value)
   return string.match(value, ',"celeriac":"([^"]*)"}$')
 end
 
+-- In somebody else's document: pickle and msgpack (it comes first, its length before it), YAML.
+local function final_state(value)
+  local packed = (string.byte(value, 1) or 0) >= 128
+  local text = packed and string.sub(value, 1, 64) or '\n' .. value
+  for _, name in ipairs({'SUCCESS', 'FAILURE', 'REVOKED'}) do
+    for _, before in ipairs(packed and {'status\148\140\7', 'X\7\0\0\0', 'status\167'}
+      or {'\nstatus: '}) do
+      if string.find(text, before .. name .. (packed and '' or '\n'), 1, true) then return name end
+    end
+  end
+end
+
+-- Saved groups have a key that is whole.
+local function result_key(results, id)
+  if string.sub(id, 1, 20) == 'celery-taskset-meta-' then return results .. id end
+  return results .. 'celery-task-meta-' .. id
+end
+
 local function side_key(key) return key .. '.celeriac' end
 
 -- State and run of what is stored.
@@ -14,10 +32,7 @@ local function standing(key, id, value)
   local state = string.match(value, '^{"status": ?"([^"\\]*)"')
   if not state then
     notes = redis.call('GET', side_key(key)) or ''
-    local head = string.sub(value, 1, 64)
-    for _, name in ipairs({'SUCCESS', 'FAILURE', 'REVOKED'}) do
-      if string.find(head, name, 1, true) then state = name end
-    end
+    state = final_state(value)
   end
   local run
   if notes then
@@ -35,7 +50,7 @@ end
 -- ``id`` and ``run`` as they stand in notes, ``side``: notes of a value that is no document.
 -- Returns false if the record was refused.
 local function put(results, id, run, lasts, value, side)
-  local key = results .. 'celery-task-meta-' .. id
+  local key = result_key(results, id)
   local milliseconds = tonumber(lasts)
   if milliseconds and milliseconds <= 0 then return true end
   local stored

@@ -8,7 +8,7 @@ from typing import Any
 from celeriac.drivers.redis.broker import capabilities_of
 from celeriac.drivers.redis.client import Client
 from celeriac.drivers.redis.connection import pack
-from celeriac.drivers.redis.documents import META, decode_record, needs_notes
+from celeriac.drivers.redis.documents import decode_record, key_of, needs_notes
 from celeriac.drivers.redis.inspecting import look_at_server
 from celeriac.drivers.redis.listening import ResultListener
 from celeriac.drivers.redis.options import read_options
@@ -84,15 +84,16 @@ class RedisResultBackend:
         ]
 
     def _values(self, ids: Sequence[str], beside: dict[str, bytes]) -> list[bytes | None]:
-        head = self.options.prefix + META
-        values: list[bytes | None] = self._client.call(pack(("MGET", *(head + id for id in ids))))
+        head = self.options.prefix
+        keys = [head + key_of(id) for id in ids]
+        values: list[bytes | None] = self._client.call(pack(("MGET", *keys)))
         bare = [
             id
             for id, value in zip(ids, values, strict=True)
             if value is not None and needs_notes(value)
         ]
         if bare:
-            keys = (f"{head}{id}.celeriac" for id in bare)
+            keys = [f"{head}{key_of(id)}.celeriac" for id in bare]
             notes = self._client.call(pack(("MGET", *keys)))
             beside.update((id, text) for id, text in zip(bare, notes, strict=True) if text)
         return values
@@ -112,14 +113,14 @@ class RedisResultBackend:
         return found
 
     def delete(self, ids: Sequence[str]) -> int:
-        head = self.options.prefix + META
+        head = self.options.prefix
         known = 0
         for at in range(0, len(ids), _AT_ONCE):
-            some = list(dict.fromkeys(ids[at : at + _AT_ONCE]))
+            some = [head + key_of(id) for id in dict.fromkeys(ids[at : at + _AT_ONCE])]
             known += self._client.pipeline(
                 [
-                    pack(("DEL", *(head + id for id in some))),
-                    pack(("DEL", *(f"{head}{id}.celeriac" for id in some))),
+                    pack(("DEL", *some)),
+                    pack(("DEL", *(f"{key}.celeriac" for key in some))),
                 ]
             )[0]
         return known

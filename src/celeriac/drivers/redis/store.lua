@@ -9,7 +9,7 @@ for i = 1, tonumber(ARGV[2]) do
   if put(ARGV[1], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]) then
     answers[i] = ''
   else
-    local key = ARGV[1] .. 'celery-task-meta-' .. ARGV[at]
+    local key = result_key(ARGV[1], ARGV[at])
     answers[i] = {redis.call('GET', key), redis.call('GET', side_key(key)) or ''}
   end
 end
