@@ -20,19 +20,13 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m examples.backoffice $(DEMO_ARGS)
 
-# The fault tests measure how soon things happen: they run alone, after all others.
 test: $(STAMP) servers
-ifeq ($(TESTS),tests)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/faults tests
-	$(BIN)/python -m pytest tests/faults
-else
 	$(BIN)/python -m pytest $(TESTS)
-endif
 
 # The real servers that tests start for themselves. Installed where that is possible (root on
 # Debian or Ubuntu), without a service being started; elsewhere tests without a server are skipped.
 servers:
-	@for server in redis-server; do \
+	@for server in redis-server rabbitmq-server; do \
 		command -v $$server >/dev/null 2>&1 && continue; \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 			echo "installing $$server"; policy=/usr/sbin/policy-rc.d; made=; \

@@ -201,8 +201,8 @@ class Broker(Protocol):
 
     def recover(self, dead: Owner, new: Owner, running: Collection[Tag]) -> list[Delivery]:
         """Move to ``new`` what ``dead``, a process of the same worker, held, in order and with
-        their tags. Only those that were ``running`` count as lost. None of them is redelivered alone: the caller
-        releases the others before it runs the one that was lost. ``dead`` equal to ``new``: what
+        their tags. Only those that were ``running`` count as lost. None of them is redelivered
+        alone: the caller releases the others before it runs the one that was lost. ``dead`` equal to ``new``: what
         it holds, nothing changed; for one that never got the answer to its claim."""
 
     def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac import states
 from celeriac.message import MessageState
 from celeriac.protocol.task import decode_headers
-from celeriac.result import AsyncResult, ResultSet, result_from_tuple
+from celeriac.result import AsyncResult, ResultSet, oldest, result_from_tuple
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -136,7 +136,8 @@ def tree_of_id(app: Celeriac, task_id: str) -> Node | None:
         parent = known.parent
         above = reader.look(parent) if parent and parent not in seen else None
         if above is None:
-            return reader.grown(known.id)
+            node = reader.grown(known.id)
+            return reader.header_of.get(node.id, node)
         seen.add(above.id)
         known = above
 
@@ -159,6 +160,7 @@ class _Stores:
     def __init__(self, app: Celeriac) -> None:
         self.app = app
         self.made: dict[str, Node] = {}
+        self.header_of: dict[str, Node] = {}
 
     def look(self, task_id: str) -> _Known | None:
         known = _Known(task_id)
@@ -218,32 +220,32 @@ class _Stores:
         return node
 
     def _lead(self, node: Node, result: Any) -> None:
-        parent = result.parent
-        if isinstance(parent, ResultSet) and parent.results:
-            group = self._group(parent)
-            if node not in group.members:
+        steps = [result]
+        while steps[-1].parent is not None and not isinstance(steps[-1].parent, ResultSet):
+            steps.append(steps[-1].parent)
+        header = steps[-1].parent
+        if header is not None and header.results:
+            group = self._group(header)
+            if any(one.id == node.id for one in header.results):
+                # The last part of a header knows the body, which comes after all of them.
+                self.header_of[node.id] = group
+            elif group not in node.after:
                 node.after.append(group)
-                node = group
-            else:
-                return self._lead_from_header(group, result)
-        if isinstance(result, ResultSet):
-            node.after.append(self._group(result))
-        else:
-            node.after.append(self.grown(result.id))
-
-    def _lead_from_header(self, group: Node, result: Any) -> None:
-        """The last part of a header knows the body; it is drawn once, below the header."""
-        below = self._group(result) if isinstance(result, ResultSet) else self.grown(result.id)
-        group.after.append(below)
+            node = group
+        for step in reversed(steps):
+            made = self._group(step) if isinstance(step, ResultSet) else self.grown(step.id)
+            if made is not node and made not in node.after:
+                node.after.append(made)
+            node = made
 
     def _group(self, result: Any) -> Node:
         if result.id in self.made:
             return self.made[result.id]
         node = self.made[result.id] = Node(result.id, kind="group")
-        node.members = [
-            self._group(one) if isinstance(one, ResultSet) else self.grown(one.id)
-            for one in result.results
-        ]
+        for one in result.results:
+            first = oldest(one)
+            is_group = isinstance(first, ResultSet)
+            node.members.append(self._group(first) if is_group else self.grown(first.id))
         node.state = _summary(node)
         return node
 

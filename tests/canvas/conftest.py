@@ -29,22 +29,23 @@ from celeriac.worker.solo import Solo
 HERE = Path(__file__).parent
 PATIENCE = 30.0
 
-# Where the tests run, by name: the URL of the store in a temporary directory.
-STORES: dict[str, Callable[[Path], str]] = {
-    "memory": lambda path: f"memory://flow-{os.getpid()}",
-    "sqlite": lambda path: f"sqlite:///{path}/flow.db",
+# Where the tests run, by name: broker and result backend, in a temporary directory.
+STORES: dict[str, Callable[[Path], tuple[str, str]]] = {
+    "memory": lambda path: (f"memory://flow-{os.getpid()}",) * 2,
+    "sqlite": lambda path: (f"sqlite:///{path}/flow.db",) * 2,
+    "two stores": lambda path: (f"sqlite:///{path}/broker.db", f"sqlite:///{path}/results.db"),
 }
 
 
 class Flow:
     """A store, a worker on it, and what its tasks have noted."""
 
-    def __init__(self, url: str, path: Path) -> None:
-        self.url = url
+    def __init__(self, urls: tuple[str, str], path: Path) -> None:
+        self.url, self.backend = urls
         self.path = path
         self.notes_file = path / "notes"
         self.app = flow_tasks.app
-        self.app.conf.broker_url = url
+        self.app.conf.update(broker_url=self.url, result_backend=self.backend)
         self.app.close()
         os.environ["FLOW_NOTES"] = str(self.notes_file)
         self.solo: Solo | None = None
@@ -73,14 +74,14 @@ class Flow:
     def _start_process(self) -> None:
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "celeriac", "-A", "flow_tasks", "worker"),
-                *("-c", "2", "-l", "warning"),
+                *(sys.executable, "-m", "celeriac", "-A", "flow_tasks"),
+                *("--result-backend", self.backend, "worker", "-c", "2", "-l", "warning"),
             ],
             cwd=HERE,
             env={**os.environ, "FLOW_URL": self.url, "FLOW_NOTES": str(self.notes_file)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=open(os.environ.get("FLOW_LOG", os.devnull), "ab"),
         )
 
     def stop(self) -> None:

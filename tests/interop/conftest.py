@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-
 from tests.drivers.redis_stage import shared_server
 from tests.interop.parties import OTHER, Client, Scene, require_celery
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import psutil
 import pytest
-
 from tests.drivers.redis_stage import Wire
 from tests.servers import RedisServer
 
@@ -194,7 +193,9 @@ class Scene:
         def up() -> bool:
             for process in processes:
                 assert process.poll() is None, process.log.read_text(errors="replace")[-4000:]
-            return all(" ready." in process.log.read_text(errors="replace") for process in processes)
+            return all(
+                " ready." in process.log.read_text(errors="replace") for process in processes
+            )
 
         until(up, "the workers to be ready")
 

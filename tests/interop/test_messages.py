@@ -11,7 +11,6 @@ from datetime import UTC, timedelta, timezone
 from typing import Any
 
 import pytest
-
 from tests.interop.conftest import Way
 from tests.interop.parties import Scene
 
@@ -29,7 +28,7 @@ TYPED = {
     "text bytes": b"caf\xc3\xa9",
     "bytes": bytes(range(256)),
     "no bytes": b"",
-    "text": "na\u00efve \u2603 \U0001f40d \u2028 \\ \" / \0",
+    "text": 'na\u00efve \u2603 \U0001f40d \u2028 \\ " / \0',
     "large integer": 2**100,
     "float": 0.1,
     "negative zero": -0.0,
@@ -81,9 +80,7 @@ def test_serializers(way: Way, serializer: str, compression: str | None) -> None
     args = ["text \u2603", 1, 1.5, None, True, [1, [2]], {"k": {"v": 0}}]
     if serializer in ("pickle", "msgpack"):
         args.append(b"\x00\xff")
-    told = way.run(
-        "echo", *args, kwargs={"k": "v"}, serializer=serializer, compression=compression
-    )
+    told = way.run("echo", *args, kwargs={"k": "v"}, serializer=serializer, compression=compression)
     assert told["args"] == args
     assert told["kwargs"] == {"k": "v"}
 
@@ -138,7 +135,7 @@ def test_the_request_is_the_same(way: Way) -> None:
 
 
 def test_an_id_of_the_callers_own(way: Way) -> None:
-    id = f"order/{way.queue}/1 \u2603 \"quoted\" {uuid.uuid4()}"
+    id = f'order/{way.queue}/1 \u2603 "quoted" {uuid.uuid4()}'
     assert way.send("add", 1, 2, task_id=id) == id
     assert way.client.get(id) == way.other.get(id) == 3
     assert way.town.document(id)["task_id"] == id
@@ -211,9 +208,7 @@ def test_protocol_1(town: Scene) -> None:
 
 def test_a_protocol_1_chain_and_eta(town: Scene) -> None:
     client = town.new_client("celery", task_protocol=1)
-    told = client(
-        "tell.apply_async((), countdown=0.5, queue=queue).get(timeout=10)", queue="new"
-    )
+    told = client("tell.apply_async((), countdown=0.5, queue=queue).get(timeout=10)", queue="new")
     assert told["eta"] is not None
     insist = client.send("insist", 2, ["old", "new"], queue="new")
     assert client.get(insist)[1:3] == [insist, 2]
@@ -235,8 +230,10 @@ def test_our_messages_look_like_celerys(town: Scene) -> None:
         assert ours[part] == theirs[part]
     bodies = [json.loads(base64.b64decode(one["body"])) for one in (ours, theirs)]
     assert bodies[0] == bodies[1]
-    same = ("lang task shadow eta expires group group_index retries timelimit parent_id argsrepr "
-            "kwargsrepr ignore_result replaced_task_nesting stamped_headers stamps").split()
+    same = (
+        "lang task shadow eta expires group group_index retries timelimit parent_id argsrepr "
+        "kwargsrepr ignore_result replaced_task_nesting stamped_headers stamps"
+    ).split()
     for name in same:
         assert ours["headers"][name] == theirs["headers"][name], name
     for name in ("delivery_mode", "priority", "body_encoding"):

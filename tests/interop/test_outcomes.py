@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from tests.interop.conftest import Way
 from tests.interop.parties import Client, Scene, until
 
@@ -99,7 +98,7 @@ def test_a_process_that_dies_on_celerys_side(town: Scene) -> None:
     id = town.client("celeriac").send("fail", "killed", queue="old")
     error = town.client("celeriac").error(id)
     assert error.name == "WorkerLostError"
-    assert "celeriac.exceptions" == error.module
+    assert error.module == "celeriac.exceptions"
     assert town.client("celery").error(id).name == "WorkerLostError"
 
 

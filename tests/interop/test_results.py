@@ -12,7 +12,6 @@ from datetime import UTC
 from typing import Any
 
 import pytest
-
 from tests.interop.conftest import ACCEPT, Way
 from tests.interop.parties import PATIENCE, Scene, until
 

@@ -21,8 +21,10 @@ def test_priorities(scene: Callable[..., Scene]) -> None:
                 name = f"{priority} {sender}"
                 town.client(sender).send("count", name, queue="line", priority=priority)
         town.client("celery").send("count", "0 none", queue="line")
-        lengths = [town.wire("LLEN", f"line\x06\x16{step}".removesuffix("\x06\x160")) for step in
-                   (0, 3, 6, 9)]
+        lengths = [
+            town.wire("LLEN", f"line\x06\x16{step}".removesuffix("\x06\x160"))
+            for step in (0, 3, 6, 9)
+        ]
         assert lengths == [5, 4, 2, 2]
         town.wait_ready(town.start(side, "-P", "solo", "-Q", "line"))
         town.until_noted(13, "count")
@@ -86,9 +88,7 @@ def test_four_workers_on_one_queue(scene: Callable[..., Scene]) -> None:
     }
     town = scene(broker_transport_options=restoring, worker_prefetch_multiplier=4)
     workers = [
-        _fast(town, side, f"{side}{number}")
-        for side in ("celery", "celeriac")
-        for number in (1, 2)
+        _fast(town, side, f"{side}{number}") for side in ("celery", "celeriac") for number in (1, 2)
     ]
     clients = [town.client("celery"), town.client("celeriac")]
     town.wait_ready(*workers)

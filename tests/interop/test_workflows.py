@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.interop.conftest import WAYS, Way
 from tests.interop.parties import Scene, until
 
@@ -225,9 +224,7 @@ def test_map_starmap_and_chunks(sender: Senders) -> None:
 def test_a_task_that_is_replaced(sender: Senders) -> None:
     """By one of the other side; what follows it follows the one in its place."""
     queues = [*sender.queues, *sender.queues]
-    source = (
-        "chain(instead.s(20, 21, other).set(**at(0)), add.s(1).set(**at(1)))"
-    )
+    source = "chain(instead.s(20, 21, other).set(**at(0)), add.s(1).set(**at(1)))"
     assert sender.run(source, other=queues[-1]) == 42
 
 

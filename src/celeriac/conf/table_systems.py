@@ -55,7 +55,9 @@ class BrokerSettings:
         own=True,
         doc="Seconds within which publishing succeeds or raises, all retries included.",
     )
-    broker_connection_timeout = later(SECONDS, 4, doc="Seconds within which a connection is made.")
+    broker_connection_timeout = setting(
+        SECONDS, 4, doc="Seconds within which a connection is made, for AMQP."
+    )
     broker_connection_retry = later(
         BOOL, True, doc="Whether a worker connects again after it lost the broker."
     )
@@ -72,9 +74,9 @@ class BrokerSettings:
     broker_heartbeat_checkrate = later(
         NUMBER, 3.0, doc="How often in that time they are looked for."
     )
-    broker_login_method = later(TEXT, None, doc="How to log in, for AMQP.")
-    broker_use_ssl = later(SSL, False, doc="TLS for the connection.")
-    broker_native_delayed_delivery_queue_type = later(
+    broker_login_method = setting(TEXT, None, doc="How to log in, for AMQP.")
+    broker_use_ssl = setting(SSL, False, doc="TLS for the connection.")
+    broker_native_delayed_delivery_queue_type = setting(
         TEXT, "quorum", doc="Type of the queues that delay messages, for RabbitMQ."
     )
     broker_channel_error_retry = accepted(

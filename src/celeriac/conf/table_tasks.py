@@ -338,7 +338,7 @@ class ResultSettings:
         own=True,
         doc="Seconds for which a revoked id stays revoked, also when it is sent again.",
     )
-    result_persistent = later(
+    result_persistent = setting(
         BOOL, None, "CELERY_RESULT_PERSISTENT", doc="Whether results sent as messages are durable."
     )
     result_exchange = later(

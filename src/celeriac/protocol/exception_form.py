@@ -26,7 +26,7 @@ _BILLIARD = "billiard.exceptions"
 _IN_BILLIARD = frozenset(
     ("SoftTimeLimitExceeded", "TimeLimitExceeded", "WorkerLostError", "Terminated")
 )
-# What a Celery worker makes of an exception that cannot be pickled: (module, name, arguments, text).
+# What a Celery worker makes of one that cannot be pickled: (module, name, arguments, text).
 _WRAPPER, _WRAPPER_MODULE = "UnpickleableExceptionWrapper", "celery.utils.serialization"
 _TO_OURS = frozenset((_OURS, _CELERY, _BILLIARD, "kombu.exceptions"))
 _LONGEST_NAME = 200
@@ -90,10 +90,8 @@ def exception_from_form(form: Any) -> BaseException:
     if not isinstance(args, list | tuple):
         args = [args]
     module = form.get("exc_module")
-    if name == _WRAPPER and module == _WRAPPER_MODULE and len(args) >= 3:
-        module, name, args = args[:3]
-        if not isinstance(name, str) or not isinstance(args, list | tuple):
-            return Exception(saferepr(form))
+    if name == _WRAPPER and module == _WRAPPER_MODULE:
+        return unwrapped(*args[:4])
     cls = _find_class(module, name)
     if cls is None:
         cls = _made_up(name[:_LONGEST_NAME])
@@ -110,6 +108,15 @@ def exception_from_form(form: Any) -> BaseException:
     except Exception:
         return Exception(f"{cls}({saferepr(args)})")
     return exc if isinstance(exc, BaseException) else Exception(f"{cls}({saferepr(args)})")
+
+
+def unwrapped(
+    module: Any = None, name: Any = None, args: Any = (), text: Any = ""
+) -> BaseException:
+    """The exception that a Celery worker could not pickle, and has wrapped."""
+    if name == _WRAPPER:  # not again and again
+        return Exception(text)
+    return exception_from_form({"exc_type": name, "exc_message": args, "exc_module": module})
 
 
 def _find_class(module: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import pickle
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -318,8 +319,32 @@ def _encode_pickle(value: Any) -> bytes:
     return pickle.dumps(value, protocol=_PICKLE_PROTOCOL)
 
 
+class _Unpickler(pickle.Unpickler):
+    """Celery pickles its own signatures and exceptions; where it is not installed, ours are made
+    of them."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except ModuleNotFoundError:
+            if module == "celery.utils.serialization" and name == "UnpickleableExceptionWrapper":
+                from celeriac.protocol.exception_form import unwrapped
+
+                return unwrapped
+            root, _, rest = module.partition(".")
+            if root in ("billiard", "kombu") and rest == "exceptions":
+                root = "celery"
+            if root != "celery":
+                raise
+            return super().find_class(f"celeriac.{rest}" if rest else "celeriac", name)
+
+
+def _decode_pickle(data: bytes) -> Any:
+    return _Unpickler(io.BytesIO(data)).load()
+
+
 _add(_Serializer("json", JSON_TYPE, "utf-8", encode_json, decode_json, True))
-_add(_Serializer("pickle", PICKLE_TYPE, "binary", _encode_pickle, pickle.loads, False))
+_add(_Serializer("pickle", PICKLE_TYPE, "binary", _encode_pickle, _decode_pickle, False))
 _add(_Serializer("yaml", "application/x-yaml", "utf-8", _encode_yaml, _decode_yaml, True))
 _add(
     _Serializer(

@@ -77,7 +77,7 @@ _NOTHING: Embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": 
 _PARTS = ("args", "kwargs", "embed")
 # The rest of a chain is so many bytes long and more: it is compressed, for it is written and read
 # once for each of its steps.
-_LARGE = 16000 * 1024
+_LARGE = 16 * 1024
 _QUICKLY = 3
 
 Body = tuple[bytes, str, str, str | None]

@@ -43,7 +43,8 @@ _NEEDS = {
         test_running_shows_in_the_heartbeat test_twice_in_flight_is_told_once
         test_until_has_passed test_comes_back_flagged test_again_never_takes_back
         test_again_can_ask_for_more test_waiting_messages_are_kept test_due_ones_up
-        test_delete test_purge test_unregistered_judge test_queues test_peek_waiting test_peek_delayed test_all_queues test_find
+        test_delete test_purge test_unregistered_judge test_queues test_peek_waiting
+        test_peek_delayed test_all_queues test_find
         test_paging[celery-MessageState.WAITING] test_paging[None-MessageState.WAITING]
         test_paging[celery-MessageState.DELAYED] test_paging[None-MessageState.DELAYED]
         test_paging[celery-MessageState.IN_FLIGHT] test_paging[None-MessageState.IN_FLIGHT]

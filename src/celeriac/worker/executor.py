@@ -138,10 +138,10 @@ class Executor:
             if record is not None and record.ready and record.run == message.run:
                 buried = record.state == states.FAILURE and self._too_often(delivery)
                 return None if buried else self.follow(delivery, record)
-        if delivery.publish_id and message.dedupe_key is not None:
-            if not results.admit(message.dedupe_key, delivery.publish_id):
-                logger.info("Discarding %s: it was published twice", message.id)
-                return Settlement(delivery=delivery)
+        keyed = delivery.publish_id and message.dedupe_key
+        if keyed and not results.admit(message.dedupe_key or "", delivery.publish_id):
+            logger.info("Discarding %s: it was published twice", message.id)
+            return Settlement(delivery=delivery)
         return None
 
     def follow(self, delivery: Delivery, record: TaskRecord) -> Settlement:

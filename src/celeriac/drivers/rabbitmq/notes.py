@@ -26,7 +26,7 @@ STREAM: Final = "celeriac.notes"
 CONSUMER: Final = "notes"
 _ARGUMENTS: Final = {
     "x-queue-type": "stream",
-    "x-max-age": "1D",
+    "x-max-age": "7D",
     "x-stream-max-segment-size-bytes": 500_000,  # what is old goes segment by segment
 }
 _WINDOW: Final = 500
