@@ -16,7 +16,6 @@ from collections.abc import Callable
 from tests.servers import RabbitServer
 
 from benchmarks.stage import (
-    FULL,
     QUICK,
     ROOT,
     Effort,
@@ -167,9 +166,10 @@ _IGNORED = "benchmarks.rabbitmq_shop.ignored"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", help="a Python that has celery, dramatiq and pika")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one short round, only to try it")
+    parser.add_argument("--share", type=float, default=1.0, help="of the full counts")
     arguments = parser.parse_args()
-    effort = QUICK if arguments.quick else FULL
+    effort = QUICK if arguments.quick else Effort(share=arguments.share)
     with RabbitServer() as server:
         assert isinstance(server, RabbitServer)
         measured = Measured(server, arguments.peers, effort)

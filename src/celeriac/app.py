@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, Concatenate, Literal, TypeVar, cast, overload
 
@@ -24,7 +24,7 @@ from celeriac.current import get_current_app
 from celeriac.exceptions import ImproperlyConfigured, NotCapable
 from celeriac.finder import find_app
 from celeriac.local import Proxy
-from celeriac.message import Delivery, Message, Owner, Worker
+from celeriac.message import Delivery, Join, Message, Owner, Worker
 from celeriac.producer import Producer
 from celeriac.records import Records
 from celeriac.registry import TaskRegistry
@@ -590,10 +590,11 @@ class Celeriac:
         if self.conf.task_always_eager:
             return sig.apply(args, kwargs, **options)
         result, compiled = self._compile(sig, args, kwargs, options)
+        joins = self._joins_opened(compiled)
         policy = self._policy(options)
-        for start in range(0, max(1, len(compiled.messages)), BULK):
-            joins = compiled.joins if start == 0 else ()
-            self.producer.publish(compiled.messages[start : start + BULK], joins, policy=policy)
+        for batch in _batches(compiled.messages):
+            self.producer.publish(batch, joins, policy=policy)
+            joins = ()
         return self._canvas_sent(result, compiled, options)
 
     async def asend_canvas(
@@ -607,13 +608,30 @@ class Celeriac:
         if self.conf.task_always_eager:
             return sig.apply(args, kwargs, **options)
         result, compiled = self._compile(sig, args, kwargs, options)
+        import asyncio  # here: whoever sends from a coroutine has it already
+
+        joins = await asyncio.to_thread(self._joins_opened, compiled)
         policy = self._policy(options)
-        for start in range(0, max(1, len(compiled.messages)), BULK):
-            joins = compiled.joins if start == 0 else ()
-            await self.producer.apublish(
-                compiled.messages[start : start + BULK], joins, policy=policy
-            )
+        for batch in _batches(compiled.messages):
+            await self.producer.apublish(batch, joins, policy=policy)
+            joins = ()
         return self._canvas_sent(result, compiled, options)
+
+    def _joins_opened(self, compiled: Compiler) -> Sequence[Join]:
+        """Open the joins where their parts will be counted; what is left of them is opened by
+        the broker with the first messages."""
+        if not compiled.joins:
+            return ()
+        results = self.results_or_raise()
+        if not results.capabilities.joins:
+            raise NotImplementedError(
+                f"{results.store} cannot count the parts of a chord: set result_backend to a "
+                "store that can, such as redis:// or sqlite://."
+            )
+        if drivers.one_store(self.producer.broker, results):
+            return compiled.joins
+        results.open_joins(compiled.joins)
+        return ()
 
     def _compile(
         self,
@@ -629,18 +647,7 @@ class Celeriac:
         result = frozen.freeze(given.pop("task_id", None))
         compiled = Compiler(self._first_message, self.conf.result_chord_expires)
         compiled.add(frozen, (), None, given)
-        if compiled.joins:
-            self._check_joins()
         return result, compiled
-
-    def _check_joins(self) -> None:
-        """Raises NotImplementedError, as Celery does, where the parts of a chord cannot meet."""
-        results = self.results_or_raise()
-        if not results.capabilities.joins:
-            raise NotImplementedError(
-                f"{results.store} cannot count the parts of a chord: set result_backend to a "
-                "store that can, such as redis:// or sqlite://."
-            )
 
     def _first_message(
         self,
@@ -1026,6 +1033,11 @@ def app_or_default(app: Celeriac | None = None) -> Celeriac:
 
 current_app = cast(Celeriac, Proxy(get_current_app, name="current_app"))
 current_task = cast(Any, Proxy(lambda: getattr(current_request(), "_task", None)))
+
+
+def _batches(messages: list[Message]) -> Iterator[list[Message]]:
+    for start in range(0, len(messages), BULK):
+        yield messages[start : start + BULK]
 
 
 def _no_results() -> NotImplementedError:

@@ -202,8 +202,9 @@ class Broker(Protocol):
     def recover(self, dead: Owner, new: Owner, running: Collection[Tag]) -> list[Delivery]:
         """Move to ``new`` what ``dead``, a process of the same worker, held, in order and with
         their tags. Only those that were ``running`` count as lost. None of them is redelivered
-        alone: the caller releases the others before it runs the one that was lost. ``dead`` equal to ``new``: what
-        it holds, nothing changed; for one that never got the answer to its claim."""
+        alone: the caller releases the others before it runs the one that was lost. ``dead``
+        equal to ``new``: what it holds, nothing changed; for one that never got the answer to
+        its claim."""
 
     def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:
         """Due messages up; messages of dead leases back to the front, each counted as lost;

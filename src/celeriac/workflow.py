@@ -139,6 +139,7 @@ def tree_of_id(app: Celeriac, task_id: str) -> Node | None:
             node = reader.grown(known.id)
             return reader.header_of.get(node.id, node)
         seen.add(above.id)
+        reader.below[above.id] = known.id
         known = above
 
 
@@ -161,6 +162,7 @@ class _Stores:
         self.app = app
         self.made: dict[str, Node] = {}
         self.header_of: dict[str, Node] = {}
+        self.below: dict[str, str] = {}  # what names another as its parent
 
     def look(self, task_id: str) -> _Known | None:
         known = _Known(task_id)
@@ -204,6 +206,9 @@ class _Stores:
         node.name, node.state = known.name, known.state
         for child in known.children:
             self._lead(node, result_from_tuple(child, self.app))
+        below = self.below.get(task_id)
+        if below is not None and below not in self.made:
+            node.after.append(self.grown(below))
         last = node
         for step in known.rest:
             if (step.get("options") or {}).get("task_id") in self.made:

@@ -5,6 +5,8 @@ A store is one line in STORES; its servers are what the tests of its driver star
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import flow_tasks
 import msgspec
 import psutil
 import pytest
+from tests.servers import RedisServer
 
 from celeriac import Celeriac
 from celeriac.drivers import memory
@@ -29,10 +32,21 @@ from celeriac.worker.solo import Solo
 HERE = Path(__file__).parent
 PATIENCE = 30.0
 
+
+@functools.cache
+def redis_server() -> RedisServer:
+    """Started when it is first asked for; it ends with the tests."""
+    server = RedisServer()
+    atexit.register(server.__exit__)
+    server.start()
+    return server
+
+
 # Where the tests run, by name: broker and result backend, in a temporary directory.
 STORES: dict[str, Callable[[Path], tuple[str, str]]] = {
     "memory": lambda path: (f"memory://flow-{os.getpid()}",) * 2,
     "sqlite": lambda path: (f"sqlite:///{path}/flow.db",) * 2,
+    "redis": lambda path: (redis_server().url,) * 2,
     "two stores": lambda path: (f"sqlite:///{path}/broker.db", f"sqlite:///{path}/results.db"),
 }
 
@@ -81,7 +95,7 @@ class Flow:
             env={**os.environ, "FLOW_URL": self.url, "FLOW_NOTES": str(self.notes_file)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=open(os.environ.get("FLOW_LOG", os.devnull), "ab"),
+            stderr=subprocess.DEVNULL,
         )
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from celeriac.result import GroupResult, ResultSet, allow_join_result, result_fr
 from celeriac.workflow import drawn, mermaid, tree_of_id, tree_of_result
 
 c, i = const.s, ident.s
-BOTH = pytest.mark.parametrize("still", ["memory", "sqlite"], indirect=True)
+BOTH = pytest.mark.parametrize("still", ["memory", "sqlite", "redis"], indirect=True)
 
 
 def test_groups_say_how_far_they_are(flow: Any) -> None:
@@ -213,7 +213,10 @@ def test_graph_of_what_waits(still: Any) -> None:
 
 @pytest.mark.parametrize("which", ["first", "part", "body", "last"])
 def test_graph_of_what_has_ended(flow: Any, which: str) -> None:
-    """From any task of it the whole is found in the store."""
+    """From any task of it the whole is found in the store. Where the results are in another one,
+    what was stored of a part does not know the body; the body knows the part."""
+    if flow.url != flow.backend and which in ("first", "part"):
+        pytest.skip("the body is found only from below")
     result = (c(1) | chord([add.s(1), add.s(2)], i()) | add.s(1)).apply_async()
     assert result.get(timeout=30) == 6
     flow.idle()

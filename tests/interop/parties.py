@@ -24,7 +24,7 @@ from tests.servers import RedisServer
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 CELERY_PYTHON = ROOT / ".interop" / "bin" / "python"
-PATIENCE = 20.0
+PATIENCE = 6.0
 
 SIDES = ("celery", "celeriac")
 OTHER = {"celery": "celeriac", "celeriac": "celery"}

@@ -111,7 +111,7 @@ def hold(key: str, until: str) -> str:
 def hold_late(self: Any, key: str, until: str) -> list[Any]:
     """The same, taken from the queue only when it has run."""
     info = self.request.delivery_info
-    note("start", key, bool(info.get("redelivered")))
+    note("start", key, bool(info.get("redelivered")), os.getpid())
     _wait_for(until)
     note("end", key)
     return [key, bool(info.get("redelivered"))]

@@ -75,6 +75,7 @@ def test_a_chain_knows_its_root_and_parents(sender: Senders) -> None:
     told = sender.client.get(last)
     assert told["args"] == [6]
     assert (told["root_id"], told["parent_id"]) == (first, second)
+    until(lambda: sender.client.state(second) == "SUCCESS", "the second result")
     assert sender.town.document(second)["parent_id"] == first
     for side in ("celery", "celeriac"):
         look = "[one.id for one in result_of(id).children]"

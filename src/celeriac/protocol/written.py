@@ -103,6 +103,8 @@ class Steps(MutableSequence[Any]):
     def with_before(self, steps: Sequence[Any]) -> Steps:
         """These, and others that come before them."""
         more = steps if isinstance(steps, Steps) else Steps(list(steps))
+        if not more or not self:
+            return more or self
         return Steps(text=b"%b,%b" % (self.json[1:-1], more.json[1:-1]))
 
     @property

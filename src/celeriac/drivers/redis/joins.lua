@@ -62,13 +62,27 @@ local function completes(results, arrivals, tokens, fresh)
   return nil
 end
 
+-- Celery's clients open a join just before they send its last part: others may be in by then.
+local function early_part(key, arrival)
+  if redis.call('ZCOUNT', key .. '.j', arrival[2], arrival[2]) > 0 then return end
+  redis.call('ZADD', key .. '.j', arrival[2], arrival[4])
+  redis.call('SADD', key .. '.d', arrival[3] .. ':' .. arrival[2])
+  redis.call('PEXPIRE', key .. '.j', KEPT_DONE)
+  redis.call('PEXPIRE', key .. '.d', KEPT_DONE)
+end
+
 -- Note the parts; a join that has them all is closed.
 local function count_in(results, arrivals)
   for _, arrival in ipairs(arrivals) do
     local id = arrival[1]
     local key = join_key(results, id)
     local size = redis.call('GET', key .. '.s')
-    if size and redis.call('GET', key .. '.c') ~= 'done' then
+    if redis.call('GET', key .. '.c') == 'done' then
+      size = nil
+    elseif not size then
+      early_part(key, arrival)
+    end
+    if size then
       size = tonumber(size) + tonumber(redis.call('GET', key .. '.t') or 0)
       if #new_parts(key, id, {arrival}, size) == 1 then
         redis.call('ZADD', key .. '.j', arrival[2], arrival[4])
