@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INTEROP := .interop
+INTEROP_STAMP := $(INTEROP)/.installed
 TESTS ?= tests
 DEMO_ARGS ?= $(if $(BROKER),--broker $(BROKER))
 
-.PHONY: demo test servers check bench faults clean
+.PHONY: demo test interop servers check bench faults clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -20,8 +22,18 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python -m examples.backoffice $(DEMO_ARGS)
 
-test: $(STAMP) servers
+test: $(STAMP) interop servers
 	$(BIN)/python -m pytest $(TESTS)
+
+# The real celery package, for tests/interop, in an environment of its own: nothing of Celeriac's can
+# come to depend on it. Where it cannot be installed, these tests are skipped.
+interop: $(STAMP)
+	@cmp -s tests/interop/requirements.txt $(INTEROP_STAMP) || { \
+		$(BIN)/python -m venv --clear $(INTEROP) && \
+		$(INTEROP)/bin/pip install --quiet --disable-pip-version-check \
+			-r tests/interop/requirements.txt && \
+		cp tests/interop/requirements.txt $(INTEROP_STAMP); } || \
+		{ rm -rf $(INTEROP); echo "celery could not be installed: tests/interop is skipped"; }
 
 # The real servers that tests start for themselves. Installed where that is possible (root on
 # Debian or Ubuntu), without a service being started; elsewhere tests without a server are skipped.
@@ -51,4 +63,4 @@ faults: $(STAMP)
 	CELERIAC_FAULTS=full $(BIN)/python -m pytest -q -s --timeout=1800 tests/faults
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

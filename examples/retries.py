@@ -54,7 +54,9 @@ def main() -> None:
 
         file = folder / "delivered.txt"
         waiting = wait_for_file.delay(str(file))
-        file.write_text("the file is here", encoding="utf-8")
+        draft = folder / "delivered.part"
+        draft.write_text("the file is here", encoding="utf-8")
+        draft.rename(file)  # there at once and whole: the task may look at any moment
         print(waiting.get(timeout=30))
 
         try:

@@ -208,7 +208,11 @@ class RabbitServer(Server):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def is_ready(self) -> bool:
         """It listens before it has started; then it says so in its log."""

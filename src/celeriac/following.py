@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import base64
 import itertools
+import time
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
-from celeriac.canvas.compiling import Compiler, End, Place, ends_of_chain
+from celeriac.canvas.compiling import JOIN_KEPT, Compiler, End, Place, ends_of_chain, put
 from celeriac.canvas.composite import Composite
 from celeriac.canvas.signature import Signature, ids_from, maybe_signature
 from celeriac.exceptions import TaskRevokedError
@@ -19,7 +20,7 @@ from celeriac.protocol import serialization
 from celeriac.protocol.checks import check_signature
 from celeriac.protocol.exception_form import exception_form, exception_from_form
 from celeriac.protocol.json_codec import decode_json
-from celeriac.protocol.written import Steps
+from celeriac.protocol.written import Steps, Written
 from celeriac.result import oldest
 from celeriac.sending import known_options
 from celeriac.utils import uuid
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.request import Request
 
-_WRAPPED = ("celeriac", "data")
+_WRAPPED = {"celeriac", "data", "added"}
+ADDED = "celeriac_added"
+"""A header of the task that gathers a part of a join with those that it has added."""
 
 
 class Following:
@@ -110,8 +113,27 @@ class Following:
                 step, rest = chain[-1], list(chain[:-1])
             self.follow(step, (value,), "chain", chain=rest)
         place = own_place(request)
+        if place is not None and request._added:
+            place = self._add(request._added, place)
         if place is not None:
             self._arrive(place, request.id, states.SUCCESS, self._value_of(value))
+
+    def _add(self, added: list[Any], place: Place) -> Place:
+        """Send more parts for a join, whose size is fixed: they meet at one of their own with this
+        task's part, and what comes of that takes its place."""
+        request = self.request
+        gid = child_id(request.run or "", "added")
+        body: Signature[Any] = Signature("celery.accumulate", (), {"index": 0}, app=self.app)
+        body.options.update(task_id=child_id(gid, "body"), headers={ADDED: True})
+        written = Written(dict(put(body, place)))
+        compiler = Compiler(self._message, self.app.conf.result_chord_expires)
+        for number, sig in enumerate(added, 1):
+            part = put(sig, Place(gid, number, written))
+            compiler.add(part, (), None, {"parent_id": request.id, "root_id": request.root_id})
+        expires = time.time() + (self.app.conf.result_chord_expires or JOIN_KEPT)
+        self.joins += [Join(id=gid, size=len(added) + 1, expires_at=expires), *compiler.joins]
+        self.messages += compiler.messages
+        return Place(gid, 0, written)
 
     # --- ending ---------------------------------------------------------------------------------
 
@@ -145,11 +167,13 @@ class Following:
     def _value_of(self, value: Any) -> bytes:
         """A part's value as JSON; of another serializer, its bytes in JSON."""
         serializer = self.app.records.serializer
-        if serializer == "json":
+        added = bool(self.request.get(ADDED))
+        if serializer == "json" and not added:
             return serialization.encode(value, names=()).data
         data = serialization.encode(value, serializer).data
         text = base64.b64encode(data).decode()
-        return serialization.encode(dict(zip(_WRAPPED, (serializer, text), strict=True))).data
+        wrapped = {"celeriac": serializer, "data": text, "added": added}
+        return serialization.encode(wrapped).data
 
     # --- the whole ------------------------------------------------------------------------------
 
@@ -174,15 +198,29 @@ def own_place(request: Request) -> Place | None:
     return Place(request.group, request.group_index or 0, request.chord)
 
 
-def value_of_part(part: Arrival) -> Any:
-    """The value of a part that has succeeded. Raises DecodeError."""
-    value = decode_json(part.value)
-    if isinstance(value, dict) and tuple(value) == _WRAPPED:
-        content_type = serialization.serializer_type(value["celeriac"])
-        encoding = "binary" if content_type == serialization.PICKLE_TYPE else "utf-8"
-        data = base64.b64decode(value["data"])
-        return serialization.decode(data, content_type, encoding, frozenset((content_type,)))
-    return value
+def values_of_parts(parts: Iterable[Arrival], serializer: str) -> list[Any]:
+    """The values of parts that have succeeded, in order; those that were added later at the end.
+    ``serializer``: that of results, which may be trusted. Raises DecodeError."""
+    values, added = [], []
+    for part in parts:
+        value = decode_json(part.value)
+        if _is_wrapped(value, serializer):
+            content_type = serialization.serializer_type(value["celeriac"])
+            encoding = "binary" if content_type == serialization.PICKLE_TYPE else "utf-8"
+            data = base64.b64decode(value["data"])
+            inner = serialization.decode(data, content_type, encoding, frozenset((content_type,)))
+            if value["added"]:
+                added += inner[1:]
+                inner = inner[0]
+            value = inner
+        values.append(value)
+    return values + added
+
+
+def _is_wrapped(value: Any, serializer: str) -> bool:
+    if not isinstance(value, dict) or value.keys() != _WRAPPED:
+        return False
+    return value["celeriac"] in ("json", serializer)  # what a task returned may look like anything
 
 
 def error_of_part(part: Arrival) -> BaseException:

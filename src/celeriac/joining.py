@@ -13,7 +13,7 @@ from celeriac.canvas.compiling import Place, ends, ends_of_chain, errbacks_of
 from celeriac.canvas.signature import maybe_signature
 from celeriac.concluding import call_errback
 from celeriac.exceptions import ChordError, ContentError
-from celeriac.following import Following, error_of_part, own_place, value_of_part
+from celeriac.following import Following, error_of_part, own_place, values_of_parts
 from celeriac.message import Arrival, Completes, Settlement
 from celeriac.reading import Reader
 from celeriac.request import Request
@@ -71,7 +71,7 @@ class Joiner:
         return result
 
     def _send(self, following: Following, body: Any, completes: Completes) -> Any:
-        values = [value_of_part(part) for part in completes.parts]
+        values = values_of_parts(completes.parts, self.app.records.serializer)
         root_id = (body.get("options") or {}).get("root_id")
         return following.send(body, (values,), f"join {completes.join}", root_id=root_id)
 

@@ -143,8 +143,9 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """Everything that finishing one delivery changes. Applied whole or not at all.
 
     ``records``: results to store, the task's own first. ``messages`` follow (links, retries).
-    ``due_at`` and ``note`` go with DEFER, ``reason`` with BURY. ``tokens``: join id to token,
-    for joins that a former try was told it completes.
+    ``due_at`` and ``note`` go with DEFER, ``reason`` with BURY. ``offered``, with DEFER: workers of
+    another implementation on the same queue may take it before ``due_at``. ``tokens``: join id to
+    token, for joins that a former try was told it completes.
     """
 
     delivery: Delivery
@@ -157,6 +158,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     due_at: float | None = None
     note: str = ""
     reason: str = ""
+    offered: bool = False
 
 
 class Settled(enum.Enum):

@@ -39,7 +39,7 @@ class Reader:
         request._delivery = delivery
         # Ours, whatever a header is called.
         request._task = request._outer = request._children = request._followups = None
-        request._delivery_info = request._over_limit = request._joins = None
+        request._delivery_info = request._over_limit = request._joins = request._added = None
         request._replaced = False
         headers.pop("_headers", None)
         request._entering = False

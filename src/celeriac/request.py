@@ -62,6 +62,7 @@ class Request:
     _followups: list[Message] | None = None  # retries sent with throw=False, replacements
     _joins: list[Join] | None = None  # those of the replacements
     _replaced = False  # another call has taken its place
+    _added: list[Any] | None = None  # signatures that its chord is to wait for, too
     _over_limit: BaseException | None = None  # why a running coroutine is cancelled
 
     def __init__(self, *args: Mapping[str, Any], **kwargs: Any) -> None:

@@ -508,13 +508,16 @@ class Task(Generic[P, R]):
         raise Ignore("Replaced by new task")
 
     def add_to_chord(self, sig: Signature[Any], lazy: bool = False) -> Any:
-        """Refused: a join knows its size when it is opened. ``replace`` this call by a group of
-        all that is to be done instead; the body is given the list of their results."""
-        raise NotImplementedError(
-            f"{self.name} cannot add tasks to the chord that it is in: its size is fixed when it "
-            "is sent. Return self.replace(group(...)) instead: the body gets the list of what "
-            "they return, in the place of this task's result."
-        )
+        """Let the chord that this call is part of wait for one more task, which is sent when this
+        call has succeeded; its result comes after those of the header. Raises ValueError if the
+        call is not part of a chord. ``lazy``: return the signature, else the result to be."""
+        request = self.request
+        if request.chord is None or request.group is None:
+            raise ValueError(f"{self.name}[{request.id}] is not part of the header of a chord")
+        added = sig.clone()
+        result = added.freeze()
+        request._added = [*(request._added or ()), added]
+        return added if lazy else result
 
     def autoretry(self, exc: BaseException) -> None:
         """Raise Retry if ``autoretry_for`` names the error; ``exc`` itself when all tries are

@@ -85,6 +85,14 @@ def swap(self: Any, sig: Any) -> Any:
     return self.replace(signature(sig, app=app))
 
 
+@app.task(name="more", bind=True)
+def more(self: Any, value: Any, *others: Any) -> Any:
+    """Adds parts to the chord that it is in."""
+    for sig in others:
+        self.add_to_chord(signature(sig, app=app))
+    return value
+
+
 @app.task(name="slow", bind=True)
 def slow(self: Any, value: Any, seconds: float) -> Any:
     note("start", self.request.id)

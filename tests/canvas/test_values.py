@@ -191,5 +191,17 @@ def test_replacement_counts_and_keeps_its_id(flow: Any) -> None:
     assert (told["id"], told["nesting"]) == (result.id, 1)
 
 
+def test_parts_that_are_added(flow: Any) -> None:
+    """celery-api.md 4: the chord waits for them too; their results come after the header's."""
+    parts = [flow.more.s(1, c(5), c(1) | add.s(5)), c(2), flow.more.s(3, c(7))]
+    assert flow.get(chord(parts, i())) == [1, 2, 3, 5, 6, 7]
+    broken = chord([flow.more.s(1, flow.boom.s()), c(2)], i()).apply_async()
+    told = broken.get(timeout=30, propagate=False, follow_parents=False)
+    assert "ValueError" in str(told)
+    alone = flow.more.s(1, c(5)).apply_async()
+    with pytest.raises(ValueError, match="not part of the header of a chord"):
+        alone.get(timeout=30)
+
+
 def test_many_parts_in_order(flow: Any) -> None:
     assert flow.get(chord((c(n) for n in range(700)), i())) == list(range(700))

@@ -37,6 +37,12 @@ SAYS = {
         "paused: True, '30 7 * * mon-fri' is not",
         "coming: Mon 07:30 Tue 07:30 Wed 07:30",
     ],
+    "workflow": [
+        "parts: [240, 120, 300]",
+        "sent to boss@shop.example: 785.40",
+        "before tax: 660",
+        "failed: Dependency sold_in('atlantis') raised KeyError('atlantis')",
+    ],
     "dead_letters": ["lamp: 60", "kept: ", "chair: 219"],
 }
 

@@ -27,8 +27,10 @@ def _new_scene(folder: Path, **conf: Any) -> Scene:
 @pytest.fixture(scope="session")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Two workers that run as long as the tests: Celery's on the queue ``old``, ours on ``new``,
-    each reading all serializers."""
-    scene = _new_scene(tmp_path_factory.mktemp("town"), accept_content=ACCEPT)
+    reading all serializers."""
+    scene = _new_scene(
+        tmp_path_factory.mktemp("town"), accept_content=ACCEPT, unknown_task_wait=1.0
+    )
     try:
         scene.wait_ready(
             scene.start("celery", "-c", "2", "-Q", "old,old2", "-n", "old@%h"),

@@ -24,7 +24,7 @@ from tests.servers import RedisServer
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 CELERY_PYTHON = ROOT / ".interop" / "bin" / "python"
-PATIENCE = 6.0
+PATIENCE = 20.0
 
 SIDES = ("celery", "celeriac")
 OTHER = {"celery": "celeriac", "celeriac": "celery"}
@@ -139,6 +139,7 @@ class Scene:
         }
         self.wire = Wire(self.url)
         self.workers: list[subprocess.Popen[bytes]] = []
+        self._logs: dict[int, Path] = {}
         self._clients: dict[str, Client] = {}
         self._files = 0
 
@@ -183,19 +184,20 @@ class Scene:
                 stdout=file,
                 stderr=file,
             )
-        process.log = log  # type: ignore[attr-defined]
+        self._logs[process.pid] = log
         self.workers.append(process)
         return process
 
-    def wait_ready(self, *processes: Any) -> None:
+    def worker_log(self, process: subprocess.Popen[bytes]) -> str:
+        return self._logs[process.pid].read_text(errors="replace")
+
+    def wait_ready(self, *processes: subprocess.Popen[bytes]) -> None:
         """These workers take messages."""
 
         def up() -> bool:
             for process in processes:
-                assert process.poll() is None, process.log.read_text(errors="replace")[-4000:]
-            return all(
-                " ready." in process.log.read_text(errors="replace") for process in processes
-            )
+                assert process.poll() is None, self.worker_log(process)[-4000:]
+            return all(" ready." in self.worker_log(process) for process in processes)
 
         until(up, "the workers to be ready")
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from tests.interop.conftest import Way
-from tests.interop.parties import Client, Scene, until
+from tests.interop.parties import SIDES, Client, Scene, until
+
+from celeriac.message import MessageState
 
 # --- errors
 
@@ -209,15 +211,9 @@ def test_reject(town: Scene) -> None:
             error = client.error(id)
             assert (error.name, error.raised_args) == ("Reject", ["no good", False])
     kept = town.client("celeriac")(
-        "[one.message.id for one in app.admin().peek('new', state)]", state=_dead()
+        "[one.message.id for one in app.admin().peek('new', state)]", state=MessageState.DEAD
     )
     assert ids[1] in kept
-
-
-def _dead() -> Any:
-    from celeriac.message import MessageState
-
-    return MessageState.DEAD
 
 
 # --- revoked
@@ -272,25 +268,30 @@ def test_revoked_before_it_is_sent(town: Scene) -> None:
 
 
 def test_an_unknown_task_is_left_to_a_worker_that_knows_it(scene: Callable[..., Scene]) -> None:
-    """Our worker defers it, Celery's on the same queue takes it; nobody knows the last one."""
-    town = scene(unknown_task_wait=6.0)
-    ours = town.start("celeriac", "-P", "solo", "-Q", "mixed")
-    client = town.client("celery")
+    """Our worker defers it, Celery's on the same queue takes it meanwhile."""
+    town = scene(task_default_queue="mixed")
+    ours = town.start("celeriac", "-P", "solo")
     known = [
-        town.client(side)("app.send_task('shop.only_celery', (n,), queue='mixed').id", n=n)
-        for n, side in enumerate(("celery", "celeriac", "celery"))
+        town.client(side)("app.send_task('shop.only_celery', (n,)).id", n=n)
+        for n, side in enumerate(SIDES * 10)
     ]
     town.wait_ready(ours)
     marker = "is not known to this worker"
-    until(lambda: ours.log.read_text().count(marker) >= 3, "our worker to defer them")
-    theirs = town.start("celery", "-P", "solo", "-Q", "mixed")
-    town.wait_ready(theirs)
-    assert sorted(client.get(id) for id in known) == [["celery", n] for n in range(3)]
-    town.stop(theirs)
-    nobodys = client("app.send_task('shop.nobody_knows', queue='mixed').id")
-    for side in ("celery", "celeriac"):
-        error = town.client(side).error(nobodys)
+    until(lambda: town.worker_log(ours).count(marker) >= len(known), "our worker to defer them")
+    town.wait_ready(town.start("celery", "-P", "solo"))
+    told = [town.client("celeriac").get(id) for id in known]
+    assert told == [["celery", n] for n in range(len(known))]
+    assert town.wire("KEYS", "mixed*") == []
+
+
+def test_a_task_that_nobody_knows(town: Scene) -> None:
+    """Left to others for a while, then kept as a dead letter; the sender is told."""
+    id = town.client("celery")("app.send_task('shop.nobody_knows', queue='new').id")
+    for side in SIDES:
+        error = town.client(side).error(id)
         assert (error.name, error.raised_args) == ("NotRegistered", ["shop.nobody_knows"])
+    dead = "[one.message.id for one in app.admin().peek('new', state)]"
+    assert id in town.client("celeriac")(dead, state=MessageState.DEAD)
 
 
 def test_celery_discards_what_it_does_not_know(town: Scene) -> None:

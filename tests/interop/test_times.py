@@ -9,7 +9,9 @@ from collections.abc import Callable
 from datetime import UTC, timedelta, timezone
 
 from tests.interop.conftest import Way
-from tests.interop.parties import Scene, until
+from tests.interop.parties import SIDES, Scene, until
+
+from celeriac.message import MessageState
 
 
 def test_countdown(way: Way) -> None:
@@ -96,6 +98,27 @@ def test_what_we_parked_can_be_taken_by_a_celery_worker(scene: Callable[..., Sce
         told = town.client("celery").get(id)
         assert told["eta"] is not None
     assert all(town.client("celeriac").state(id) == "PENDING" for id in ids.values())
+
+
+def test_looking_does_not_take_from_celery(scene: Callable[..., Scene]) -> None:
+    """Where only Celery's workers are, our tools leave messages with an eta where these look."""
+    town = scene()
+    ids = [
+        town.client(side).send("tell", queue="theirs", countdown=countdown)
+        for side in SIDES
+        for countdown in (0.5, 3600)
+    ]
+    look = (
+        "[app.admin().queues(), app.admin().find(ids),"
+        " app.admin().peek('theirs', waiting), app.admin().peek('theirs', delayed)] and 0"
+    )
+    town.client("celeriac")(
+        look, ids=ids, waiting=MessageState.WAITING, delayed=MessageState.DELAYED
+    )
+    assert town.wire("LLEN", "theirs") == 4
+    town.wait_ready(town.start("celery", "-P", "solo", "-Q", "theirs"))
+    for id in ids[::2]:
+        assert town.client("celery").get(id)["side"] == "celery"
 
 
 def test_our_eta_is_taken_by_a_celery_worker(town: Scene) -> None:

@@ -195,7 +195,7 @@ class TaskSettings:
         "CELERY_REPR_MAXLEVELS",
         doc="How deep the representation of arguments in logs and events goes.",
     )
-    task_allow_error_cb_on_chord_header = later(
+    task_allow_error_cb_on_chord_header = setting(
         BOOL,
         False,
         "CELERY_ALLOW_ERROR_CB_ON_CHORD_HEADER",
@@ -319,11 +319,11 @@ class ResultSettings:
         "CELERY_RESULT_FAILURE_EXPIRES",
         doc="The same for failures; None: as `result_expires`.",
     )
-    result_chord_expires = later(
+    result_chord_expires = setting(
         SECONDS,
         None,
         "CELERY_RESULT_CHORD_EXPIRES",
-        doc="Seconds for which a chord's parts are kept; None: as `result_expires`.",
+        doc="Seconds after which a chord that never had all its parts is forgotten; None: 30 days.",
     )
     result_extended = setting(
         BOOL,

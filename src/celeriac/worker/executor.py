@@ -246,7 +246,7 @@ class Executor:
                     self.unknown_wait,
                 )
             wait = min(wait, left)
-            return _defer(delivery, now + wait, f"unknown {since!r} {wait!r}")
+            return _defer(delivery, now + wait, f"unknown {since!r} {wait!r}", offered=True)
         error = NotRegistered(request.task)
         logger.error(
             "Task %s[%s] is known to no worker of queue %s: kept as a dead letter.",
@@ -378,8 +378,10 @@ class Executor:
             return self.concluder.failure(job.delivery, job.task, job.request, exc)
 
 
-def _defer(delivery: Delivery, due_at: float, note: str) -> Settlement:
-    return Settlement(delivery=delivery, verdict=Verdict.DEFER, due_at=due_at, note=note)
+def _defer(delivery: Delivery, due_at: float, note: str, offered: bool = False) -> Settlement:
+    return Settlement(
+        delivery=delivery, verdict=Verdict.DEFER, due_at=due_at, note=note, offered=offered
+    )
 
 
 def _log(job: Job, outcome: Outcome) -> None:

@@ -56,12 +56,33 @@ local function fits(message)
   return true
 end
 
+-- Messages in the last list may be left to workers of others for a while: these are passed over.
+local last_step = string.match(ARGV[7], '(%d+)$')
+local next_offered = nil
+
+local function left_to_others(message)
+  if sub(message, 1, 15) == PLAIN then return nil end
+  local till = tonumber(note(notes_of(message), 'u') or 0)
+  return till > now and till or nil
+end
+
+local function nothing_else(key)
+  local all = redis.call('LRANGE', key, -1000, -1)
+  for i = #all, 1, -1 do
+    local till = left_to_others(all[i])
+    if not till then return false end
+    if not next_offered or till < next_offered then next_offered = till end
+  end
+  return true
+end
+
 -- What is special about a message: when it is due, as text, whether it was lost, its new bytes.
 local function look(message)
   local notes, rest, ours = notes_of(message)
   if ours then
     local due = note(notes, 'due')
     if due then message = with_notes(noted(notes, 'due', ''), rest) end
+    if note(notes, 'u') then message = with_notes(noted(notes, 'u', ''), rest) end
     return due, note(notes, 'l') ~= nil, message
   end
   local due = eta_of(message)
@@ -71,7 +92,8 @@ end
 
 -- Take what a list offers; ``full`` if something was left for the next claim.
 local function drain(key, step, queue)
-  local chunk, before = 1, count
+  local chunk, before, aside = 1, count, {}
+  if step == last_step and step ~= '0' and nothing_else(key) then return end
   while not full do
     local got = redis.call('RPOP', key, chunk)
     if not got then break end
@@ -81,7 +103,9 @@ local function drain(key, step, queue)
       local due, lost
       if sub(message, 1, 15) ~= PLAIN then due, lost, message = look(message) end
       local size = #message
-      if due then
+      if step == last_step and left_to_others(got[i]) then
+        aside[#aside + 1] = got[i]
+      elseif due then
         delay(base, step, queue, due, message)
         parked = parked + 1
         if parked >= MOST_PARKED then full, back = true, i + 1 end
@@ -108,6 +132,7 @@ local function drain(key, step, queue)
       chunk = math.max(1, math.min(chunk, math.floor((room - used) * count / used) + 1))
     end
   end
+  for i = 1, #aside do redis.call('LPUSH', key, aside[i]) end
   if count > before then places[#places + 1] = {before + 1, step, queue} end
 end
 
@@ -145,6 +170,9 @@ if count == 0 then
     if first and not paused[queue] and (next_due == '' or tonumber(first) < tonumber(next_due)) then
       next_due = first
     end
+  end
+  if next_offered and (next_due == '' or next_offered < tonumber(next_due)) then
+    next_due = string.format('%.6f', next_offered)
   end
   if parked >= MOST_PARKED then next_due = '0' end
   return {0, {}, next_due, stopped}

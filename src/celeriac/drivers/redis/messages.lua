@@ -1,6 +1,6 @@
 -- Messages as bytes. Ours begin {"celeriac":"<notes>", with notes like a URL's query, mostly empty:
--- due, run, join, ex, rk, l (losses), r (redelivered), b (begun), n (note), why, at, g (the rest
--- is no JSON object but somebody's bytes). Everybody else's reader passes over the key.
+-- due, run, join, ex, rk, l (losses), r (redelivered), b (begun), n (note), u (left to others until
+-- then), why, at, g (the rest is no JSON object but somebody's bytes). Everybody else's reader passes over the key.
 -- In flight, delayed and dead, a message stands behind "<step>\0<queue>\0".
 
 local function notes_of(message)

@@ -2,7 +2,8 @@
 -- KEYS: 1 base
 -- ARGV: 1 prefix, 2 separator, 3 window of keys, 4 broker's database, 5 results' database,
 --       6 results' prefix, 7 count; then for each: lease, owner within it, tag, verdict (done,
---       defer, release, bury), due or "", note, reason, a fresh token, numbers of records, messages,
+--       defer, release, bury), due or "", note, reason (defer: step of the list in which others may
+--       take it till then, or ""), a fresh token, numbers of records, messages,
 --       joins, arrivals and tokens; then these: records (id, run, milliseconds, value, notes beside
 --       it), messages (see add), joins (id, size, milliseconds), arrivals (join, index, id, member),
 --       tokens (join, token)
@@ -60,6 +61,10 @@ local function judge(verdict, value, due, note_text, reason)
   if changed then message = with_notes(noted(notes, 'b', ''), rest) end
   if verdict == 'release' then
     released[#released + 1] = {list_key(prefix, separator, step, queue), message}
+  elseif due ~= '' and tonumber(due) > now and reason ~= '' then
+    local notes_now = notes_of(message)
+    message = with_notes(noted(notes_now, 'u', due), rest)
+    redis.call('LPUSH', list_key(prefix, separator, reason, queue), message)
   elseif due ~= '' and tonumber(due) > now then
     delay(base, step, queue, due, message)
   else

@@ -136,7 +136,8 @@ def _row(settlement: Settlement, options: Options, now: float) -> list[Any]:
         _VERDICTS[settlement.verdict],
         "" if due_at is None else repr(float(due_at)),
         quote(settlement.note, safe=""),
-        quote(settlement.reason, safe="", errors="surrogatepass"),
+        quote(settlement.reason, safe="", errors="surrogatepass")
+        or _offered_in(settlement, options),
         new_token(),
         len(settlement.records),
         len(settlement.messages),
@@ -154,6 +155,11 @@ def _row(settlement: Settlement, options: Options, now: float) -> list[Any]:
     for join, token in settlement.tokens.items():
         row += (join, token)
     return row
+
+
+def _offered_in(settlement: Settlement, options: Options) -> str:
+    """The list in which a Celery worker may find it: one on which none of ours is blocked."""
+    return str(options.priority_steps[-1] or "") if settlement.offered else ""
 
 
 def _outcome(settlement: Settlement, answer: Any) -> Outcome:
