@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Literal, TypeVar, cast, overload
 
 from celeriac import current, drivers, execution, signals, states
 from celeriac.canvas.compiling import Compiler, ends, errbacks_of
+from celeriac.canvas.composite import Composite
 from celeriac.canvas.signature import Signature, maybe_signature, signature
 from celeriac.conf import Settings
 from celeriac.contracts import Broker, EventBus, QueueAdmin, ResultBackend, ScheduleStore
@@ -566,6 +567,9 @@ class Celeriac:
         results: list[AsyncResult[Any]] = []
         calls = iter(signatures)
         while batch := list(itertools.islice(calls, BULK)):
+            if any(isinstance(sig, Composite) for sig in batch):
+                results += [sig.apply_async() for sig in batch]
+                continue
             for sig in batch:
                 if sig.type is not None:
                     sig.type.check_arguments(sig.args, sig.kwargs)

@@ -14,12 +14,13 @@ from celeriac import states
 from celeriac.canvas.compiling import JOIN_KEPT, Compiler, End, Place, ends_of_chain, put
 from celeriac.canvas.composite import Composite
 from celeriac.canvas.signature import Signature, ids_from, maybe_signature
-from celeriac.exceptions import TaskRevokedError
+from celeriac.exceptions import DecodeError, TaskRevokedError
 from celeriac.message import Arrival, Join, Message, Settlement, TaskRecord
 from celeriac.protocol import serialization
 from celeriac.protocol.checks import check_signature
 from celeriac.protocol.exception_form import exception_form, exception_from_form
 from celeriac.protocol.json_codec import decode_json
+from celeriac.protocol.task import decode_headers
 from celeriac.protocol.written import Steps, Written
 from celeriac.result import oldest
 from celeriac.sending import known_options
@@ -189,6 +190,28 @@ class Following:
             arrivals=(*settlement.arrivals, *self.arrivals),
             **more,
         )
+
+
+def arrivals_of_unread(message: Message, exc: BaseException) -> tuple[Arrival, ...]:
+    """The part of a join that a message was which cannot be read, as far as its headers tell."""
+    if message.join is None:
+        return ()
+    try:
+        headers = decode_headers(message.headers)
+    except DecodeError:
+        return ()
+    index = headers.get("group_index")
+    if headers.get("group") != message.join or type(index) is not int:
+        return ()
+    return (
+        Arrival(
+            join=message.join,
+            index=index,
+            id=message.id,
+            state=states.FAILURE,
+            value=_form(exc),
+        ),
+    )
 
 
 def own_place(request: Request) -> Place | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,9 @@ from celeriac import states
 from celeriac.canvas.compiling import Place, ends, ends_of_chain, errbacks_of
 from celeriac.canvas.signature import maybe_signature
 from celeriac.concluding import call_errback
-from celeriac.exceptions import ChordError, ContentError
+from celeriac.exceptions import ChordError, ContentError, InvalidTaskError
 from celeriac.following import Following, error_of_part, own_place, values_of_parts
-from celeriac.message import Arrival, Completes, Settlement
+from celeriac.message import Arrival, Completes, Delivery, Settlement
 from celeriac.reading import Reader
 from celeriac.request import Request
 from celeriac.result import oldest
@@ -41,7 +42,7 @@ class Joiner:
     def complete(self, settlement: Settlement, completes: Completes) -> Settlement:
         """The settlement with what follows the join that it completes."""
         tokens = {**settlement.tokens, completes.join: completes.token}
-        request = self.reader.read(settlement.delivery)
+        request = self._read(settlement.delivery)
         body = next((p.body for p in _places(request) if p.id == completes.join), None)
         following = Following(self.app, request)
         if body is None:
@@ -62,6 +63,22 @@ class Joiner:
         if result is None:
             return whole
         return _with_child(whole, self._under_header(result, completes), self.app)
+
+    def _read(self, delivery: Delivery) -> Request:
+        """The request; of a message that cannot be read, what follows it at least."""
+        try:
+            return self.reader.read(delivery)
+        except (ContentError, InvalidTaskError) as exc:
+            message = delivery.message
+            request = Request(id=message.id, group=message.join, called_directly=False)
+            request.run = message.run
+            request._delivery = delivery
+            try:
+                embed = json.loads(message.body)[2]
+                request.chord, request.chain = embed.get("chord"), embed.get("chain")
+            except (ValueError, TypeError, LookupError, AttributeError):
+                logger.error("What follows %s is not known: %s", message.id, exc)
+            return request
 
     def _under_header(self, result: Any, completes: Completes) -> Any:
         """The result of the body, with that of the header as its parent."""

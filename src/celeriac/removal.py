@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from celeriac import signals
 from celeriac.concluding import Concluder
 from celeriac.exceptions import ContentError, InvalidTaskError
+from celeriac.following import arrivals_of_unread
 from celeriac.joining import Joiner
 from celeriac.message import Delivery, Settled, Settlement
 from celeriac.reading import Reader
@@ -25,8 +26,10 @@ def settle_removed(app: Celeriac, deliveries: Sequence[Delivery], reason: str) -
     for delivery in deliveries:
         try:
             request = reader.read(delivery)
-        except (ContentError, InvalidTaskError):
-            settlements.append(Settlement(delivery=delivery))  # nobody can wait for it by name
+        except (ContentError, InvalidTaskError) as exc:
+            arrivals = arrivals_of_unread(delivery.message, exc)
+            # Nobody can wait for it by name.
+            settlements.append(Settlement(delivery=delivery, arrivals=arrivals))
             continue
         task = app.tasks.get(request.task or "")
         if signals.task_revoked.receivers:

@@ -334,5 +334,24 @@ def test_a_step_that_expires_in_between(still: Any) -> None:
     ends(result)
 
 
+@pytest.mark.parametrize("still", ["memory", "sqlite", "redis"], indirect=True)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_part_that_cannot_be_read(still: Any, last: bool) -> None:
+    """Buried at once, it is a failed part as well, whenever it comes."""
+    bad = const.s({"__type__": "not known", "__value__": 1})
+    header = [c(1), bad] if last else [bad, c(1)]
+    result = chord(header, i()).apply_async()
+    still.start()
+    told = result.get(timeout=30, propagate=False, follow_parents=False)
+    assert isinstance(told, ChordError)
+    assert f"Dependency {result.parent[1 if last else 0].id} raised" in str(told)
+    assert "not known" in str(told)
+
+
+def test_many_workflows_at_once(flow: Any) -> None:
+    results = app.send_many([c(1), c(1) | add.s(1), chord([c(1)], i())])
+    assert [result.get(timeout=30) for result in results] == [1, 2, [1]]
+
+
 def test_chain_constructor_gives_what_bar_gives() -> None:
     assert chain(group(c(1), c(2)), i()).subtask_type == "chord"

@@ -23,6 +23,7 @@ __all__ = [
     "exception_from_form",
     "group_key",
     "result_tuple",
+    "uncompressed",
     "with_child",
 ]
 
@@ -110,16 +111,22 @@ def decode_meta(payload: bytes | str, serializer: str = "json") -> dict[str, Any
 
 def _decoded(payload: bytes | str, serializer: str) -> Any:
     data = payload.encode("utf-8", "surrogatepass") if isinstance(payload, str) else payload
-    if data.startswith(_MARKER):
-        mime, found, data = data[len(_MARKER) :].partition(b"\0")
-        if not found or len(mime) > _LONGEST_MIME:
-            raise DecodeError("a compressed result does not say how it is compressed")
-        data = compression_.decompress(data, mime.decode("latin-1"))
+    data = uncompressed(data)
     content_type = serialization.serializer_type(serializer)
     if content_type != serialization.JSON_TYPE and data[:1] == b"{":
         content_type = serialization.JSON_TYPE
     encoding = "binary" if content_type == serialization.PICKLE_TYPE else "utf-8"
     return serialization.decode(data, content_type, encoding, frozenset((content_type,)))
+
+
+def uncompressed(payload: bytes) -> bytes:
+    """The document as its serializer wrote it. Raises DecodeError."""
+    if not payload.startswith(_MARKER):
+        return payload
+    mime, found, data = payload[len(_MARKER) :].partition(b"\0")
+    if not found or len(mime) > _LONGEST_MIME:
+        raise DecodeError("a compressed result does not say how it is compressed")
+    return compression_.decompress(data, mime.decode("latin-1"))
 
 
 def group_key(id: str) -> str:

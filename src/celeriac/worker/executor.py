@@ -27,6 +27,7 @@ from celeriac.exceptions import (
     WorkerTerminate,
 )
 from celeriac.execution import Outcome, execute, execute_async
+from celeriac.following import arrivals_of_unread
 from celeriac.joining import Joiner
 from celeriac.message import Delivery, Settlement, TaskRecord, Verdict
 from celeriac.protocol.task import parse_time, peek_task
@@ -213,6 +214,7 @@ class Executor:
             delivery=delivery,
             verdict=Verdict.BURY,
             records=records,
+            arrivals=arrivals_of_unread(message, exc),
             reason=reason.encode(errors="backslashreplace").decode(),
         )
 

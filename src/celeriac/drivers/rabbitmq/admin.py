@@ -36,6 +36,7 @@ from celeriac.utils import uuid
 _MOST: Final = 200_000  # dead letters that are read at once
 _PATIENCE: Final = 60.0  # seconds for reading them
 _CHUNK: Final = 500
+_RETURNING: Final = 0.1  # seconds
 
 
 class RabbitQueueAdmin:
@@ -172,6 +173,9 @@ class RabbitQueueAdmin:
         """Show every dead letter of the queue, the oldest first; those for which the answer is
         True are removed, the others are as they were. How many were removed."""
         depth = line.topology.depth(queue + DEAD)
+        if depth is not None and not depth[0] and line.topology.kind(queue) == "quorum":
+            time.sleep(_RETURNING)  # what was just looked at is on its way back
+            depth = line.topology.depth(queue + DEAD)
         if not depth or not depth[0]:
             return 0
         contents = _browse(line.connection, queue + DEAD, min(depth[0], _MOST))
@@ -184,6 +188,8 @@ class RabbitQueueAdmin:
             if before_ack is not None:
                 before_ack()
             line.connection.send(b"".join(frames.ack(BROWSE, tag) for tag in gone))
+            if len(gone) < len(contents):
+                line.connection.send(frames.nack_all(BROWSE))
         finally:
             line.connection.close_channel(BROWSE)
         return len(gone)

@@ -10,19 +10,20 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import random
 import select
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from celeriac.contracts import Capabilities, QueueSpec
 from celeriac.drivers.rabbitmq import letters
 from celeriac.drivers.rabbitmq.connection import Connection, connection_name
 from celeriac.drivers.rabbitmq.consuming import Held, Inbox
-from celeriac.drivers.rabbitmq.errors import ChannelClosed
+from celeriac.drivers.rabbitmq.errors import INTERNAL_ERROR, ChannelClosed, Refused
 from celeriac.drivers.rabbitmq.guarding import Guard, was_guarded
 from celeriac.drivers.rabbitmq.notes import Notes, cancel_note, ended_note, publish_note
 from celeriac.drivers.rabbitmq.publishing import Parcel, Sender
@@ -47,6 +48,9 @@ from celeriac.message import (
 )
 
 logger = logging.getLogger("celeriac.drivers.rabbitmq")
+
+T = TypeVar("T")
+_ATTEMPTS: Final = 5
 
 # A message that came again waits so long (seconds): whoever knows why it was lost can say so, and
 # one that kills its process does not keep all the others busy.
@@ -172,11 +176,28 @@ class RabbitBroker:
         if not messages:
             return 0
         with self._lock:
-            line = self._fresh_line()
-            parcels = [line.sender.parcel(message) for message in messages]
+
+            def build(line: Line) -> tuple[Line, list[Parcel]]:
+                return line, [line.sender.parcel(message) for message in messages]
+
+            line, parcels = self._declaring(build)
             line.sender.send(parcels)
             self._rouse(line)
         return len(messages)
+
+    def _declaring(self, step: Callable[[Line], T]) -> T:
+        """Do what may declare queues. Where two declare the same one for the first time the
+        server breaks down over one of them (541) and closes its connection: that one does it
+        again."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return step(self._fresh_line())
+            except Refused as exc:
+                if exc.code != INTERNAL_ERROR or attempt == _ATTEMPTS:
+                    raise
+                logger.info("Declaring again: %s", exc)
+                time.sleep(random.uniform(0.5, 1.0) * 0.1 * attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     def _rouse(self, line: Line) -> None:
         """What came for a claim that sleeps was read here: it must look again."""
@@ -197,9 +218,10 @@ class RabbitBroker:
     # --- leases ---------------------------------------------------------------------------------
 
     def register(self, worker: Worker) -> None:
-        """The lease is this connection: there is nothing to tell the server."""
+        """The lease is this connection: there is nothing to tell the server. What delays messages
+        is made now, so that the first one is not late."""
         with self._lock:
-            self.line()
+            self._declaring(Line.prepare)
             self._leases[worker.lease] = worker
             self._leases_since.setdefault(worker.lease, self.options.clock())
 
@@ -232,14 +254,18 @@ class RabbitBroker:
         wanted = list(dict.fromkeys(queues))
         wakes = self._wakes
         asked = False
+
+        def look(line: Line) -> Line:
+            self._notes.follow(line.connection)
+            self._tend(line)
+            self._ask(line.inbox, wanted, 1 if self._careful else limit, wait > 0, asked)
+            return line
+
         while True:
             with self._lock:
                 if asked and not self._is_open:
                     return []
-                line = self._fresh_line()
-                self._notes.follow(line.connection)
-                self._tend(line)
-                self._ask(line.inbox, wanted, 1 if self._careful else limit, wait > 0, asked)
+                line = self._declaring(look)
                 batch = self._accept(line, owner, limit, max_bytes)
                 left = deadline - time.monotonic()
                 if self._sleeping:
@@ -318,10 +344,11 @@ class RabbitBroker:
         """The copy that takes the place of a message that is not due, or was lost."""
         letter = held.letter
         extra = letter.extra
-        if held.redelivered or "x-delivery-count" in extra:
+        times = int(extra.get("x-delivery-count") or 0) if extra else 0
+        if held.redelivered or times:
             message = letter.message
             if self._held_before.pop((message.id, message.run), None) is None:
-                lost = held.lost + max(1, int(extra.get("x-delivery-count") or 0))
+                lost = held.lost + max(1, times)
                 return sender.copy(letter, {letters.LOST: lost}, now + PARKED)
         elif "x-death" in extra and was_guarded(extra):
             return sender.copy(letter, {}, now + PARKED)
@@ -613,6 +640,10 @@ class Line:
         self.sender = Sender(connection, self.topology, options)
         self.inbox = Inbox(connection, self.topology)
         self.guard = Guard(connection, self.topology, self.sender)
+
+    def prepare(self) -> None:
+        """Make what takes the server a while, when nobody waits for it."""
+        self.topology.own_chain()
 
     def give_back(self) -> None:
         """Before closing: what has arrived and was not claimed goes back uncounted."""

@@ -14,7 +14,7 @@ from celeriac.drivers.rabbitmq.urls import Endpoint
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 
 NOT_FOUND, ACCESS_REFUSED, PRECONDITION_FAILED, RESOURCE_LOCKED = 404, 403, 406, 405
-NOT_ALLOWED = 530
+NOT_ALLOWED, INTERNAL_ERROR = 530, 541
 
 
 class Unreachable(OperationalError):

@@ -114,8 +114,9 @@ def ack(channel: int, tag: int, multiple: bool = False) -> bytes:
     return _ACK.pack(METHOD, channel, 13, 60, 80, tag, multiple, END)
 
 
-def nack(channel: int, tag: int, requeue: bool = True) -> bytes:
-    return _ACK.pack(METHOD, channel, 13, 60, 120, tag, 2 if requeue else 0, END)
+def nack_all(channel: int) -> bytes:
+    """Everything that is unacknowledged on the channel goes back into its queue."""
+    return _ACK.pack(METHOD, channel, 13, 60, 120, 0, 1 + 2, END)
 
 
 def table(values: Mapping[str, Any]) -> bytes:

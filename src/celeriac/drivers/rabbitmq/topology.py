@@ -156,7 +156,7 @@ class Topology:
 
     def delay(self, queue: str, seconds: float) -> tuple[str, str]:
         """Exchange and routing key by which a message is in ``queue`` after this time."""
-        self._own_chain()
+        self.own_chain()
         self.reachable(queue)
         units = min(max(1, math.ceil(seconds / UNIT)), 2**LEVELS - 1)
         top = units.bit_length() - 1
@@ -189,7 +189,8 @@ class Topology:
         data = b"\x00\x00" + short(queue) + short(exchange) + short(key) + encode_table({})
         self._ask("queue", queue, frames.QUEUE_UNBIND, data, frames.QUEUE_UNBIND_OK)
 
-    def _own_chain(self) -> None:
+    def own_chain(self) -> None:
+        """What delays messages is there."""
         if ("chain",) in self._known:
             return
         if self.depth(f"{DELAYED}_{LEVELS - 1}") is not None:  # made last: all is there

@@ -1,18 +1,21 @@
 """Records as Celery's Redis backend stores them (wire-format.md 4.1), and what ours say more.
 
 A result document ends with a key ``celeriac`` that holds notes; beside a value that is no such
-document (pickled, compressed, …) the notes stand under a key of their own. put.lua reads them too.
+document (pickled, compressed, …) the notes stand under a key of their own, with a digest of the
+value that they are about: a Celery worker may replace that one alone. put.lua reads them too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import quote
 
 from celeriac import states
 from celeriac.drivers.redis.envelope import notes_of
+from celeriac.exceptions import ContentError, ImproperlyConfigured
 from celeriac.message import TaskRecord
-from celeriac.protocol.results import GROUP_PREFIX
+from celeriac.protocol.results import GROUP_PREFIX, uncompressed
 
 __all__ = ["META", "decode_record", "encode_record", "key_of", "needs_notes"]
 
@@ -52,10 +55,14 @@ def encode_record(record: TaskRecord) -> tuple[bytes, bytes]:
         document = _STATUS.match(payload) is not None and payload.endswith(b"}")
         notes += f"&s={quote(record.state, safe='')}&y={int(record.ready)}"
     if not document:
-        return payload, notes.encode()
+        return payload, f"{notes}&h={_digest(payload)}".encode()
     if not notes:
         return payload, b""
     return b'%b,"celeriac":"%b"}' % (payload[:-1], notes.encode()), b""
+
+
+def _digest(value: bytes) -> str:
+    return hashlib.sha1(value, usedforsecurity=False).hexdigest()[:16]
 
 
 def needs_notes(value: bytes) -> bool:
@@ -71,7 +78,14 @@ def decode_record(id: str, value: bytes, beside: bytes | None = None) -> TaskRec
         found = _NOTES.search(value, max(0, len(value) - _TAIL))
     text = found.group(1) if found else beside
     payload = value[: found.start()] + b"}" if found else value
-    state = status.group(1).decode("utf-8", "replace") if status else _guessed(value)
+    if text is beside and text is not None and b"h=" + _digest(value).encode() not in text:
+        text = None
+    if status is not None:
+        state = status.group(1).decode("utf-8", "replace")
+    elif text is None or b"s=" not in text:
+        state = _guessed(value)
+    else:
+        state = ""  # the notes say it
     if text is None:
         # Ours without notes has everything as it usually is; whose it is cannot be told.
         ready = state in states.READY_STATES
@@ -90,12 +104,17 @@ def decode_record(id: str, value: bytes, beside: bytes | None = None) -> TaskRec
 
 
 def _guessed(value: bytes) -> str:
-    """The state in a document of another serializer, if it is a final one; one that is compressed
-    can only be taken for ready."""
+    """The state in a document of another serializer, or a compressed one, if it is a final one. One
+    that cannot be read is ready, so that whoever waits for it is told why."""
+    try:
+        value = uncompressed(value)
+    except (ContentError, ImproperlyConfigured):
+        return states.FAILURE
+    status = _STATUS.match(value)
+    if status is not None:
+        return status.group(1).decode("utf-8", "replace")
     packed = value[:1] >= b"\x80"
     found = _PACKED.search(value, 0, 64) if packed else _YAML.search(value)
     if found is not None:
         return found.group(1).decode()
-    if value.startswith(b"\0celery-compressed\0"):
-        return states.SUCCESS
     return states.PENDING

@@ -32,6 +32,8 @@ local function standing(key, id, value)
   local state = string.match(value, '^{"status": ?"([^"\\]*)"')
   if not state then
     notes = redis.call('GET', side_key(key)) or ''
+    local digest = string.match(notes, '&h=(%x+)')
+    if digest and digest ~= string.sub(redis.sha1hex(value), 1, 16) then notes = nil end
     state = final_state(value)
   end
   local run
