@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 INTEROP := .interop
 INTEROP_STAMP := $(INTEROP)/.installed
 TESTS ?= tests
+JOBS ?= 2
 DEMO_ARGS ?= $(if $(BROKER),--broker $(BROKER))
 
 .PHONY: demo test interop servers check bench faults clean
@@ -23,7 +24,7 @@ demo: $(STAMP)
 	$(BIN)/python -m examples.backoffice $(DEMO_ARGS)
 
 test: $(STAMP) interop servers
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # The real celery package, for tests/interop, in an environment of its own: nothing of Celeriac's can
 # come to depend on it. Where it cannot be installed, these tests are skipped.
