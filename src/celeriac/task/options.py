@@ -81,7 +81,7 @@ class TaskOptions:
 
     _bound = False
     _sending: dict[str, Any] = {}
-    _plan: Any = None  # sending.py keeps here what is the same for every call
+    _plan: Any = None  # sending/plans.py keeps here what is the same for every call
     _check: Callable[..., object] | None = None
     _names_shadow = False
     _takes_task = False  # its function takes the task as first argument (bind=True)
