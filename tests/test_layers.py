@@ -28,6 +28,8 @@ LAYERS: list[set[str]] = [
     {"drivers", "registry", "request", "routing", "validation"},
     {
         "async_producer",
+        "coroutines",
+        "errbacks",
         "producer",
         "reading",
         "records",
@@ -37,7 +39,8 @@ LAYERS: list[set[str]] = [
         "workflow",
     },
     {"canvas"},
-    {"execution"},
+    {"execution", "storing"},
+    {"eager"},
     {"task", "concluding", "following", "joining"},
     {"app", "builtins", "control", "current", "finder", "removal", "report"},
     {"worker", "beat"},
@@ -61,6 +64,7 @@ ONLY: dict[str, set[str]] = {
     "schedules": {"current", "exceptions"},
     "canvas": {
         "app",
+        "errbacks",
         "exceptions",
         "message",
         "protocol",

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
+from celeriac.app.making import make_task
 from celeriac.canvas import chain, chord, chunks, group, maybe_signature
 from celeriac.exceptions import ChordError
 from celeriac.result import GroupResult, result_from_tuple
+from celeriac.storing import fail_unsent
 
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
@@ -21,8 +23,8 @@ def add_to(app: Celeriac) -> None:
     """Register them with the application."""
     for name, function in _BOUND.items():
         retries = None if name == "chord_unlock" else 3
-        app._task_from_function(function, name=f"celery.{name}", bind=True, max_retries=retries)
-    app._task_from_function(accumulate, name="celery.accumulate")
+        make_task(app, function, name=f"celery.{name}", bind=True, max_retries=retries)
+    make_task(app, accumulate, name="celery.accumulate")
 
 
 def backend_cleanup(self: Any) -> None:
@@ -87,7 +89,7 @@ def chord_unlock(
         values = header.join(disable_sync_subtasks=False)
     except Exception as exc:
         broken = next(one for one in members if one.failed() or one.state == states.REVOKED)
-        self.app.fail_unsent(body, ChordError(f"Dependency {broken.id} raised {exc!r}"))
+        fail_unsent(self.app, body, ChordError(f"Dependency {broken.id} raised {exc!r}"))
     else:
         body.apply_async((values,))
 

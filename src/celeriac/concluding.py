@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from celeriac import states
 from celeriac.canvas.signature import maybe_signature
+from celeriac.errbacks import takes_several
 from celeriac.exceptions import (
     ContentError,
     EncodeError,
@@ -17,7 +18,7 @@ from celeriac.exceptions import (
     Retry,
     TaskRevokedError,
 )
-from celeriac.execution import ExceptionInfo, Outcome, takes_several
+from celeriac.execution import ExceptionInfo, Outcome
 from celeriac.following import Following
 from celeriac.message import Delivery, Settlement, TaskRecord, Verdict
 from celeriac.request import Request

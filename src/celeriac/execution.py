@@ -9,18 +9,16 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import threading
 import time
 import traceback as tb
-from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac import signals, states
+from celeriac.coroutines import close_loop, run_coroutine
 from celeriac.exceptions import (
     Ignore,
     Reject,
     Retry,
-    SoftTimeLimitExceeded,
     WorkerShutdown,
     WorkerTerminate,
 )
@@ -29,15 +27,20 @@ from celeriac.request import Request, current_request, pop, push
 if TYPE_CHECKING:
     import asyncio
 
-    from celeriac.result import EagerResult
     from celeriac.task import Task
 
 logger = logging.getLogger("celeriac.execution")
 
 # Tracebacks begin after these: what is between the worker and the task's own function.
 _OWN_FILES = frozenset(
-    os.path.join(os.path.dirname(__file__), name)
-    for name in ("execution.py", "task.py", "validation.py")
+    os.path.join(os.path.dirname(__file__), *name.split("/"))
+    for name in (
+        "coroutines.py",
+        "execution.py",
+        "task/base.py",
+        "task/retrying.py",
+        "validation.py",
+    )
 )
 
 
@@ -277,225 +280,11 @@ _REPORTS = {
 }
 
 
-# --- coroutines in synchronous pools -----------------------------------------------------------
-
-_loops = threading.local()
-
-
-def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run it on this thread's own event loop, which is kept, so that clients opened by one task
-    serve the next. Inside a running loop (eager mode in async code) a helper thread runs it."""
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
-        return _in_helper_thread(coroutine)
-    runner: asyncio.Runner | None = getattr(_loops, "runner", None)
-    if runner is None or _loops.pid != os.getpid():  # a forked child must not use its parent's
-        runner = _loops.runner = asyncio.Runner()
-        _loops.pid = os.getpid()
-    return _drive(runner, coroutine)
-
-
-def close_loop() -> None:
-    """Close this thread's event loop, if it has one; another is made when it is needed."""
-    runner: asyncio.Runner | None = getattr(_loops, "runner", None)
-    if runner is not None and _loops.pid == os.getpid():
-        runner.close()
-    _loops.runner = None
-
-
-def _drive(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """As Runner.run, but an exception that a signal raises in the loop (a soft time limit)
-    cancels the coroutine and comes out as itself."""
-    import asyncio
-
-    loop = runner.get_loop()
-    task = loop.create_task(coroutine)
-    try:
-        return loop.run_until_complete(task)
-    except SoftTimeLimitExceeded as limit:
-        if not task.done():
-            task.cancel(str(limit))
-            try:
-                return loop.run_until_complete(task)
-            except asyncio.CancelledError:
-                raise limit from None
-        raise
-
-
-def _in_helper_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    import asyncio
-    import contextvars
-
-    box: list[Any] = []
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            box.append((True, context.run(asyncio.run, coroutine)))
-        except BaseException as exc:
-            box.append((False, exc))
-
-    thread = threading.Thread(target=work, name="celeriac-eager", daemon=True)
-    thread.start()
-    thread.join()
-    fine, value = box[0]
-    if not fine:
-        raise value
-    return value
-
-
-# --- eager mode ---------------------------------------------------------------------------------
-
-
-def apply(
-    task: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    task_id: str,
-    retries: int,
-    throw: bool,
-    link: Any,
-    link_error: Any,
-    options: Mapping[str, Any],
-) -> EagerResult[Any]:
-    """Run the call here, its retries at once, then its callbacks."""
-    from celeriac.result import EagerResult
-
-    described = {**options, "link": _listed(link), "link_error": _listed(link_error)}
-    while True:
-        request = _eager_request(task, args, kwargs, task_id, retries, described)
-        outcome = execute(task, request)
-        again = outcome.exc.sig if isinstance(outcome.exc, Retry) else None
-        if again is None:
-            break
-        retries += 1
-        args, kwargs = tuple(again.args), again.kwargs
-    if task.store_eager_result and not task.ignore_result:
-        task.app._store_outcome(request, outcome)
-    if outcome.state == states.SUCCESS:
-        for follower in described["link"]:
-            _follow(task, request, follower, outcome.value)
-    elif outcome.state == states.FAILURE:
-        for errback in described["link_error"]:
-            _call_errback(task, request, errback, outcome)
-        if throw and outcome.exc is not None:
-            raise outcome.exc
-    trace = outcome.einfo.traceback if outcome.einfo is not None else None
-    return EagerResult(task_id, outcome.value, outcome.state, traceback=trace, name=task.name)
-
-
-def _eager_request(
-    task: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    task_id: str,
-    retries: int,
-    options: Mapping[str, Any],
-) -> Request:
-    outer = current_request()
-    headers = dict(options.get("headers") or {})
-    request = Request(
-        headers,
-        id=task_id,
-        task=task.name,
-        args=args,
-        kwargs=dict(kwargs),
-        retries=retries,
-        is_eager=True,
-        called_directly=False,
-        callbacks=options["link"],
-        errbacks=options["link_error"],
-        root_id=options.get("root_id") or (outer.root_id if outer is not None else None) or task_id,
-        parent_id=options.get("parent_id") or (outer.id if outer is not None else None),
-        group=options.get("group_id"),
-        group_index=options.get("group_index"),
-        ignore_result=options.get("ignore_result", False),
-        shadow=options.get("shadow"),
-        hostname=task.app.node_name,
-        timelimit=(options.get("time_limit"), options.get("soft_time_limit")),
-        delivery_info={
-            "is_eager": True,
-            "exchange": options.get("exchange"),
-            "routing_key": options.get("routing_key"),
-            "priority": options.get("priority"),
-            "redelivered": False,
-        },
-    )
-    request.headers = headers
-    return request
-
-
-def _follow(task: Any, request: Request, described: Any, value: Any) -> None:
-    from celeriac.canvas.signature import maybe_signature
-
-    maybe_signature(described, app=task.app, clone=True).apply(
-        (value,), root_id=request.root_id, parent_id=request.id
-    )
-
-
-def _call_errback(task: Any, request: Request, described: Any, outcome: Outcome) -> None:
-    from celeriac.canvas.signature import maybe_signature
-
-    errback = maybe_signature(described, app=task.app, clone=True)
-    trace = outcome.einfo.traceback if outcome.einfo is not None else None
-    assert outcome.exc is not None
-    call_errback(task.app, request, errback, outcome.exc, trace)
-
-
-def call_errback(
-    app: Any, request: Request, errback: Any, exc: BaseException, trace: str | None = None
-) -> None:
-    """Tell an errback of a failure in place, by the convention that its function asks for. What
-    it raises is logged."""
-    try:
-        if takes_several(errback.type, len(errback.args)):
-            errback(request, exc, trace)
-        else:
-            errback.apply((request.id,), root_id=request.root_id, parent_id=request.id)
-    except Exception:
-        logger.exception("The errback %s of %s[%s] failed", errback, request.task, request.id)
-
-
-def takes_several(task: Any, given: int) -> bool:
-    """Is this errback called with (request, exc, traceback) where the task failed, rather than
-    sent with the failed id? Celery's rule: its function takes more than one argument beyond those
-    ``given``; one that takes the task itself, and a task written as a class, are sent."""
-    function: Callable[..., Any] | None = getattr(task, "__wrapped__", None)
-    if function is None or task._takes_task:
-        return False
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
-        return True
-    positional = [
-        p
-        for p in parameters
-        if p.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    return len(positional) - given > 1
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 __all__ = [
     "ExceptionInfo",
     "Outcome",
-    "apply",
     "close_loop",
     "execute",
     "execute_async",
     "run_coroutine",
-    "takes_several",
 ]

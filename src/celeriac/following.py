@@ -96,7 +96,7 @@ class Following:
         chosen = known_options(options)
         if self.app.conf.task_inherit_parent_priority:
             chosen.setdefault("priority", self.request.delivery_info.get("priority"))
-        message, _ = self.app._message(sig.task, args, kwargs, sig.type, chosen)
+        message, _ = self.app.dispatcher.message(sig.task, args, kwargs, sig.type, chosen)
         return message  # type: ignore[no-any-return]
 
     def after_success(self, value: Any) -> None:

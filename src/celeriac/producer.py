@@ -18,7 +18,7 @@ from celeriac.exceptions import OperationalError
 from celeriac.message import Join, Message, TaskRecord
 
 if TYPE_CHECKING:
-    from celeriac.app import Celeriac
+    from celeriac.app.connected import ConnectedApp
     from celeriac.async_producer import AsyncPublisher, AsyncWaiter
     from celeriac.contracts import Broker, ResultBackend
     from celeriac.retry import RetryPolicy
@@ -45,7 +45,7 @@ class _Ticket:
 class Producer:
     """The way to broker and result backend for one process. Thread-safe."""
 
-    def __init__(self, app: Celeriac) -> None:
+    def __init__(self, app: ConnectedApp) -> None:
         self.app = app
         self.pid = os.getpid()
         self._door = threading.Lock()  # held for moments only

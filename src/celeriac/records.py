@@ -14,14 +14,14 @@ from celeriac.protocol import results as documents
 from celeriac.utils import uuid
 
 if TYPE_CHECKING:
-    from celeriac.app import Celeriac
+    from celeriac.app.configured import ConfiguredApp
     from celeriac.request import Request
 
 
 class Records:
     """Writes and reads the records of one application, as its settings say."""
 
-    def __init__(self, app: Celeriac) -> None:
+    def __init__(self, app: ConfiguredApp) -> None:
         conf = app.conf
         self.serializer: str = conf.result_serializer
         self.compression: str | None = conf.result_compression

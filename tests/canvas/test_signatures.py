@@ -189,7 +189,7 @@ def test_the_rest_of_a_chain_is_taken_from_its_end() -> None:
         if not sig.subtask_type:
             continue
         sig.freeze()
-        compiled = Compiler(app._first_message)
+        compiled = Compiler(app.dispatcher.first_message)
         compiled.add(sig)
         for message in compiled.messages:
             embed = decode(message, frozenset((message.content_type,))).embed
@@ -236,7 +236,7 @@ def test_steps_are_a_list() -> None:
 def test_every_serializer_carries_workflows(serializer: str) -> None:
     sig = c(1) | chord([i() | i(), i()], i()) | i()
     sig.freeze()
-    compiled = Compiler(app._first_message)
+    compiled = Compiler(app.dispatcher.first_message)
     compiled.add(sig, options={"serializer": serializer})
     (message,) = compiled.messages
     embed = decode(message, frozenset((message.content_type,))).embed

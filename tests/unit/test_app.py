@@ -160,7 +160,7 @@ def test_added_defaults_are_the_weakest() -> None:
 def test_without_a_broker_it_is_a_file_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Celeriac, "_said_default", False)
+    monkeypatch.setattr("celeriac.app.stores._told", [])
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             app = Celeriac(set_as_current=False)

@@ -357,7 +357,7 @@ def test_callers_with_a_policy_of_their_own_keep_it_in_a_batch(
         stubborn = pool.submit(
             producer.publish,
             [message("c")],
-            policy=app._policy({"retry_policy": {"max_retries": 5}}),
+            policy=app.dispatcher.policy({"retry_policy": {"max_retries": 5}}),
         )
         wait_until(lambda: len(producer._waiting) == 3)
         down = [OperationalError("down") for _ in range(3)]

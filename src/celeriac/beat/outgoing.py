@@ -84,4 +84,4 @@ def publish(app: Celeriac, messages: Sequence[Message]) -> None:
     app.producer.publish(messages)
     if signals.after_task_publish.receivers:
         for message in messages:
-            app._tell_published(message)
+            app.dispatcher.tell_published(message)

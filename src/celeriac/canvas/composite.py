@@ -92,7 +92,7 @@ class Composite(Signature[Any]):
     ) -> Any:
         """Send what can begin now; the result of the whole. Raises as ``Task.delay``. With
         thousands of tasks: what was sent before an error stays sent."""
-        return self.app.send_canvas(self, args, kwargs, options)
+        return self.app.dispatcher.send_canvas(self, args, kwargs, options)
 
     async def aapply_async(
         self,
@@ -100,7 +100,7 @@ class Composite(Signature[Any]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        return await self.app.asend_canvas(self, args, kwargs, options)
+        return await self.app.dispatcher.asend_canvas(self, args, kwargs, options)
 
     def apply(
         self,

@@ -11,6 +11,7 @@ from celeriac.canvas.chords import chord
 from celeriac.canvas.compiling import ends, errbacks_of
 from celeriac.canvas.groups import group
 from celeriac.canvas.signature import Signature, listed, maybe_signature
+from celeriac.errbacks import call_errback
 from celeriac.exceptions import ChordError
 from celeriac.request import Request
 from celeriac.result import EagerResult, oldest
@@ -95,7 +96,7 @@ def _call(app: Any, member: Any, errbacks: list[Any], error: BaseException) -> N
         id=(member.get("options") or {}).get("task_id"), task=member["task"], is_eager=True
     )
     for errback in errbacks:
-        app.call_errback(request, maybe_signature(errback, app=app, clone=True), error)
+        call_errback(request, maybe_signature(errback, app=app, clone=True), error)
 
 
 __all__ = ["Signature", "run"]
