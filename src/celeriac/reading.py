@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
 
+_USUAL = (
+    *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries"),
+    *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result"),
+    *("replaced_task_nesting", "stamped_headers", "stamps"),
+)
+_PRIVATE = tuple(name for name in vars(Request) if name.startswith("_")) + ("_headers",)
+
+
 class Reader:
     """Reads messages as the settings of one application allow."""
 
@@ -28,6 +36,11 @@ class Reader:
         request = Request.__new__(Request)
         names = tuple(headers)
         # Every header is an attribute; taking the dictionary over is the cheapest way.
+        if names == _USUAL:
+            names = _USUAL  # one for all, not one each
+        elif any(name.startswith("_") for name in headers):
+            for name in _PRIVATE:  # ours, whatever a header is called
+                headers.pop(name, None)
         request.__dict__ = headers
         request._header_names = names
         request.args = read.args
@@ -37,12 +50,6 @@ class Reader:
         request.reply_to = message.reply_to
         request.hostname = self.hostname
         request._delivery = delivery
-        # Ours, whatever a header is called.
-        request._task = request._outer = request._children = request._followups = None
-        request._delivery_info = request._over_limit = request._joins = request._added = None
-        request._replaced = False
-        headers.pop("_headers", None)
-        request._entering = False
         embed = read.embed
         if embed:
             request.callbacks = embed.get("callbacks")

@@ -28,6 +28,7 @@ from celeriac.protocol.checks import check_encodable, check_headers, check_parts
 from celeriac.protocol.json_codec import decode_json, encode_plain, is_plain
 from celeriac.protocol.saferepr import saferepr
 from celeriac.protocol.times import format_time, parse_time
+from celeriac.protocol.usual import usual_headers, usual_parts
 from celeriac.protocol.written import Steps, Written, plain
 
 __all__ = [
@@ -56,7 +57,7 @@ class Embed(TypedDict):
     chord: dict[str, Any] | None
 
 
-class TaskMessage(Struct, kw_only=True):
+class TaskMessage(Struct, gc=False):
     """A task message as read.
 
     ``headers`` always has ``task``, ``id``, ``root_id``, ``retries``, ``timelimit`` (hard, soft)
@@ -326,6 +327,11 @@ def decode(message: Message, accept: frozenset[str]) -> TaskMessage:
 
 def _decode(message: Message, accept: frozenset[str]) -> TaskMessage:
     raw = message.headers
+    headers = usual_headers(raw)
+    if headers is not None:
+        parts = usual_parts(message, accept)
+        if parts is not None:
+            return TaskMessage(headers, *parts)
     headers = decode_headers(raw)
     body = _read_body(message, headers, accept)
     if "task" in headers:
@@ -339,7 +345,7 @@ def _decode(message: Message, accept: frozenset[str]) -> TaskMessage:
     check_headers(headers)
     if b"\\u" in raw or protocol == 1:
         check_encodable(headers)
-    return TaskMessage(headers=headers, args=args, kwargs=kwargs, embed=embed, protocol=protocol)
+    return TaskMessage(headers, args, kwargs, embed, protocol)
 
 
 # A body of at least so many bytes (with a chain in it) is read in parts.

@@ -8,8 +8,10 @@ CLAIM_MAX = 400
 # A task is short when it was measured this often and all lately took less than SHORT seconds.
 SHORT_SAMPLES = 3
 SHORT = 0.005
-# How much the latest run counts in the average; a longer run counts at once.
+# How much the latest run counts in the average; a longer run counts at once, unless the task is
+# known well: then one slow run among many (the machine was busy) is what the keeper is for.
 WEIGHT = 0.1
+WELL_KNOWN = 100
 
 
 class Pace:
@@ -28,17 +30,17 @@ class Pace:
         return known is not None and known[0] >= SHORT_SAMPLES and known[1] < SHORT
 
     def note(self, name: str, seconds: float) -> None:
-        """A task took this long. The estimate falls slowly and rises at once."""
+        """A task took this long. The estimate falls slowly and rises at once, until the task is
+        known well."""
         known = self._names.get(name)
         if known is None:
             self._names[name] = [1.0, seconds]
         else:
             known[0] += 1.0
-            estimate = known[1]
-            if seconds > estimate:
-                known[1] = seconds if seconds > SHORT else estimate + WEIGHT * (seconds - estimate)
+            if seconds > SHORT and known[0] < WELL_KNOWN:
+                known[1] = seconds
             else:
-                known[1] = estimate + WEIGHT * (seconds - estimate)
+                known[1] += WEIGHT * (seconds - known[1])
         if self._seen < SHORT_SAMPLES:
             self._seen += 1
             self._average = max(self._average, seconds)

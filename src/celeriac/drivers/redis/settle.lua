@@ -3,7 +3,7 @@
 -- ARGV: 1 prefix, 2 separator, 3 window of keys, 4 broker's database, 5 results' database,
 --       6 results' prefix, 7 count; then for each: lease, owner within it, tag, verdict (done,
 --       defer, release, bury), due or "", note, reason (defer: step of the list in which others may
---       take it till then, or ""), a fresh token, numbers of records, messages,
+--       take it till then, or ""), a fresh token or "", numbers of records, messages,
 --       joins, arrivals and tokens; then these: records (id, run, milliseconds, value, notes beside
 --       it), messages (see add), joins (id, size, milliseconds), arrivals (join, index, id, member),
 --       tokens (join, token)

@@ -138,7 +138,7 @@ def _row(settlement: Settlement, options: Options, now: float) -> list[Any]:
         quote(settlement.note, safe=""),
         quote(settlement.reason, safe="", errors="surrogatepass")
         or _offered_in(settlement, options),
-        new_token(),
+        new_token() if settlement.arrivals else "",
         len(settlement.records),
         len(settlement.messages),
         len(settlement.joins),
