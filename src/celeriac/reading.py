@@ -18,7 +18,7 @@ _USUAL = (
     *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result"),
     *("replaced_task_nesting", "stamped_headers", "stamps"),
 )
-_PRIVATE = tuple(name for name in vars(Request) if name.startswith("_")) + ("_headers",)
+_PRIVATE = frozenset(name for name in vars(Request) if name.startswith("_")) | {"_headers"}
 
 
 class Reader:

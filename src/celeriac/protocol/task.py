@@ -62,7 +62,7 @@ class TaskMessage(Struct, gc=False):
 
     ``headers`` always has ``task``, ``id``, ``root_id``, ``retries``, ``timelimit`` (hard, soft)
     and ``stamps``; the other headers of wire-format 1.1 may be missing, but none has a wrong type.
-    ``protocol`` is 1 or 2.
+    ``embed`` is empty, or has an Embed's keys. ``protocol`` is 1 or 2.
     """
 
     headers: dict[str, Any]

@@ -167,11 +167,18 @@ class Slot:
         retried: int = 0,
         deferred: int = 0,
     ) -> None:
-        """Add to the counters; for a whole batch at once."""
+        """Add to the counters."""
         words, at = self._words, self._word + _S_COUNTERS
-        for index, more in enumerate((claimed, done, failed, retried, deferred)):
-            if more:
-                words[at + index] += more
+        if done:
+            words[at + 1] += done
+        if claimed:
+            words[at] += claimed
+        if failed:
+            words[at + 2] += failed
+        if retried:
+            words[at + 3] += retried
+        if deferred:
+            words[at + 4] += deferred
 
     @property
     def claimed(self) -> int:

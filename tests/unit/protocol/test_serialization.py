@@ -201,7 +201,7 @@ def test_a_pickle_is_read_only_where_it_is_accepted(tmp_path: Any) -> None:
         ({"a": [1, (2, object())]}, "['a'][1][1]", "object"),
         ([{(1, 2): 3}], "[0]", "dict"),
     ],
-    ids=str,
+    ids=["a set", "a set within", "an object within", "a key"],
 )
 def test_the_part_that_cannot_be_written_is_named(value: Any, path: str, type_name: str) -> None:
     with pytest.raises(EncodeError) as caught:

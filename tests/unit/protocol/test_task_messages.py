@@ -215,7 +215,50 @@ def test_golden_messages_are_read() -> None:
     read = decode(message(GOLDEN_HEADERS.encode(), GOLDEN_BODY.encode()), JSON)
     assert read.headers == json.loads(GOLDEN_HEADERS)
     assert (read.args, read.kwargs) == ([1, 2], {"k": 1})
-    assert read.embed == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    assert not any(read.embed.values())
+
+
+GOLDEN = json.loads(GOLDEN_HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({}, GOLDEN_BODY),
+        ({"origin": None, "group": "g", "group_index": 3, "retries": 2}, GOLDEN_BODY),
+        ({"lang": None}, GOLDEN_BODY),
+        ({"root_id": None, "timelimit": [10, None]}, GOLDEN_BODY),
+        ({"eta": "2026-11-21T02:36:39+00:00"}, GOLDEN_BODY),
+        ({"mine": "__type__", "_task": 1}, GOLDEN_BODY),
+        ({"argsrepr": "{'__type__': 1}"}, '[[{"__type__":"date","__value__":"2026-01-02"}],{},{}]'),
+        ({}, r'[[{"\u005f_type__":"date","__value__":"2026-01-02"}],{"k":NaN},{}]'),
+        ({}, '[[1],{},{"callbacks":[],"errbacks":null,"chain":null,"chord":null}]'),
+        ({}, '[[1],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null,"more":1}]'),
+        ({}, "[[18446744073709551616, 1.5, -9223372036854775809],null,null]"),
+        ({"retries": -1}, GOLDEN_BODY),
+        ({"ignore_result": 1}, GOLDEN_BODY),
+        ({"stamps": {"a": 1}, "stamped_headers": ["a"]}, GOLDEN_BODY),
+        ({"task": ""}, GOLDEN_BODY),
+        ({}, "[[1],{}]"),
+        ({}, "[[1],{},{},4]"),
+    ],
+)
+def test_the_quick_way_reads_what_the_other_one_does(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, Any], body: str
+) -> None:
+    one = message(json.dumps({**GOLDEN, **headers}).encode(), body.encode())
+    quick = _read_or_refused(one)
+    monkeypatch.setattr(task, "usual_headers", lambda raw: None)
+    assert quick == _read_or_refused(one)
+
+
+def _read_or_refused(one: Message) -> Any:
+    try:
+        read = decode(one, JSON)
+    except InvalidTaskError as exc:
+        return str(exc)
+    follows = {name: value for name, value in read.embed.items() if value is not None}
+    return repr((list(read.headers.items()), read.args, read.kwargs, follows))
 
 
 def test_golden_protocol_1_is_read_as_if_it_were_2() -> None:
@@ -476,6 +519,6 @@ def test_decode_never_lets_a_foreign_error_through(monkeypatch: pytest.MonkeyPat
     def broken(*args: Any) -> Any:
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr(task, "check_parts", broken)
+    monkeypatch.setattr(task, "usual_headers", broken)
     with pytest.raises(InvalidTaskError, match="ZeroDivisionError: a bug of ours"):
         decode(message(), JSON)
