@@ -279,6 +279,9 @@ class EventBus(Protocol):
         """What was emitted since the last call (the first call: since then), waiting up to
         ``timeout`` seconds for something."""
 
+    def wake(self) -> None:
+        """Make a ``listen`` that waits return now, with what there is. From any thread."""
+
 
 class QueueAdmin(Protocol):
     """For operators and the dashboard."""

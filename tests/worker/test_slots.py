@@ -103,12 +103,14 @@ def test_counters_and_words(table: SlotTable) -> None:
 def test_a_spawned_process_maps_the_same_memory(table: SlotTable) -> None:
     code = (
         "import sys; from celeriac.worker.slots import SlotTable\n"
-        f"table = SlotTable.attach({table.fd})\n"
+        f"table = SlotTable.attach({table.fd}, {table.bell.fd})\n"
         f"table.slot(1).start('tag', {ID!r}, 'name', 1.0)\n"
         "table.bump_lease_epoch(); sys.exit(table.stopping)"
     )
     table.stop(Stopping.WARM, 17.0)
-    done = subprocess.run([sys.executable, "-c", code], pass_fds=[table.fd], timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], pass_fds=[table.fd, table.bell.fd], timeout=30
+    )
     assert done.returncode == Stopping.WARM
     running = table.slot(1).running()
     assert running is not None
@@ -121,7 +123,7 @@ def test_what_is_no_table_is_refused() -> None:
     read, write = os.pipe()
     os.close(write)
     with open(__file__, "rb") as file, pytest.raises(ValueError, match="slot table"):
-        SlotTable.attach(file.fileno())
+        SlotTable.attach(file.fileno(), -1)
     os.close(read)
 
 

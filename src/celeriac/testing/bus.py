@@ -90,6 +90,24 @@ class EventBusSuite(Suite):
         assert listen.result(20) == [("t", b"")]
         assert time.monotonic() - begun < store.wake_within
 
+    def test_wake(self, store: StoreUnderTest) -> None:
+        """wake: a wait of this object ends with nothing, others go on, and later ones are as
+        ever."""
+        woken, other = store.connect().bus, store.connect().bus
+        for bus in (woken, other):
+            bus.listen(["t"], 0.0)
+        one, two = (in_background(lambda bus=bus: bus.listen(["t"], 20)) for bus in (woken, other))
+        assert_waiting(one)
+        assert_waiting(two)
+        begun = time.monotonic()
+        woken.wake()
+        assert one.result(20) == []
+        assert time.monotonic() - begun < store.wake_within
+        assert_waiting(two)
+        store.bus.emit("t", b"x")
+        assert two.result(20) == [("t", b"x")]
+        assert until_heard(woken, ["t"], lambda: store.bus.emit("t", b"y"))
+
     def test_timeout(self, store: StoreUnderTest) -> None:
         """listen: no longer than ``timeout``, with others' events about as well."""
         store.bus.listen(["t"], 0.0)

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac.worker.agent")
 
-SLEEP: Final = 0.25  # how late a cancellation or an order of the supervisor is noticed
+NAP: Final = 0.25  # how often it looks around while there is no bus to listen to
 MAINTAIN_EVERY: Final = 1.0
+AGAIN: Final = 0.01  # a call that wakes comes too early, if nobody was waiting yet
 HANDED_AGAIN: Final = 30.0
 RETRY_FIRST: Final = 0.25
 RETRY_LAST: Final = 3.0  # below any sensible lease: the outage's end must not be missed by much
@@ -82,12 +84,20 @@ class Agent:
         self._maintain_every = min(MAINTAIN_EVERY, options.lease / 4)
         self._leaving = False
         self._orphaned = False
+        self._heard = threading.Event()
         self._down_since: float | None = None
         self._pause = RETRY_FIRST
         self._beat: EmbeddedService | None = None
 
     def run(self) -> int:
         """Keep the lease until told to leave; 1 if the worker could not be started at all."""
+        threading.Thread(target=self._attend, name="celeriac-line", daemon=True).start()
+        try:
+            return self._keep()
+        finally:
+            self._leaving = True
+
+    def _keep(self) -> int:
         give_up = self._clock() + self._options.startup_patience
         while not self._leaving:
             try:
@@ -186,7 +196,7 @@ class Agent:
     def _listen(self) -> None:
         """Sleep, until something is due or a cancellation comes in."""
         due = min(self._heartbeat_due, self._maintain_due) - self._clock()
-        timeout = min(max(due, 0.0), SLEEP)
+        timeout = max(due, 0.0)
         if self._bus is None:
             self._sleep(timeout)
             return
@@ -202,8 +212,23 @@ class Agent:
             left = until - self._clock()
             if left <= 0:
                 return
-            self._line.wait(min(left, SLEEP))
+            self._line.wait(min(left, NAP))
             self._obey()
+
+    def _attend(self) -> None:
+        """A thread: have the loop, which listens to the broker, hear the supervisor as well."""
+        while not self._leaving and not self._line.closed:
+            self._line.wait(None)
+            self._wake()
+            while not self._leaving and not self._heard.wait(AGAIN):
+                self._wake()
+            self._heard.clear()
+
+    def _wake(self) -> None:
+        """Let the loop look around."""
+        bus = self._bus
+        if bus is not None:
+            bus.wake()
 
     def _obey(self) -> None:
         for word in self._line.hear():
@@ -211,6 +236,7 @@ class Agent:
                 self._leaving = True
         if self._line.closed:  # the supervisor is gone: the lease is to lapse, or is another's
             self._leaving = self._orphaned = True
+        self._heard.set()
 
     # --- lease --------------------------------------------------------------------------------
 

@@ -92,13 +92,14 @@ class Line:
         *lines, self._rest = self._rest.split(b"\n")
         return [_decode(line) for line in lines]
 
-    def wait(self, timeout: float) -> None:
-        """Until something has come in, or the time is over."""
+    def wait(self, timeout: float | None) -> bool:
+        """Until something has come in, or the time is over; None: without end. Is there something
+        to be heard, if only that the other end is gone?"""
         if self.closed:
-            return
+            return True
         poller = select.poll()
         poller.register(self.socket, select.POLLIN)
-        poller.poll(max(timeout, 0.0) * 1000)
+        return bool(poller.poll(None if timeout is None else max(timeout, 0.0) * 1000))
 
     def close(self) -> None:
         self.closed = True

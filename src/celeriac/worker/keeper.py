@@ -50,8 +50,10 @@ class Keeper:
 
     def _work(self) -> None:
         runner = self._runner
-        while not self._stopped:
+        while True:
             self._busy.wait(timeout=IDLE)
+            if self._stopped:
+                return
             time.sleep(SETTLE_AFTER)
             try:
                 self._look()

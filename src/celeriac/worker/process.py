@@ -93,6 +93,7 @@ class ChildSpec(Struct, kw_only=True):
     role: str  # "runner" or "agent"
     options: WorkerOptions
     table_fd: int
+    bell_fd: int
     lifeline_fd: int  # closed by the kernel when the supervisor dies
     supervisor_pid: int
     slot: int = 0
@@ -100,6 +101,11 @@ class ChildSpec(Struct, kw_only=True):
     predecessor: Predecessor | None = None
     control_fd: int = -1
     path: list[str] = []
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """What it inherits; -1 for none."""
+        return self.table_fd, self.bell_fd, self.lifeline_fd, self.control_fd
 
     @property
     def name(self) -> str:
@@ -171,6 +177,7 @@ def _fork(spec: ChildSpec, app: Celeriac, table: SlotTable, close: Iterable[int]
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for fd in close:
             os.close(fd)
+        table.bell.disown()
         code = child_main(spec, app, table)
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
@@ -183,7 +190,7 @@ def _fork(spec: ChildSpec, app: Celeriac, table: SlotTable, close: Iterable[int]
 
 def _spawn(spec: ChildSpec) -> int:
     spec.path = sys.path
-    inherited = [fd for fd in (spec.table_fd, spec.lifeline_fd, spec.control_fd) if fd >= 0]
+    inherited = [fd for fd in spec.fds if fd >= 0]
     for fd in inherited:
         os.set_inheritable(fd, True)
     try:
@@ -218,13 +225,13 @@ def spawned_main(text: str) -> int:
     app = find_app(spec.options.app)
     app.import_modules()
     app.finalize()
-    return child_main(spec, app, SlotTable.attach(spec.table_fd))
+    return child_main(spec, app, SlotTable.attach(spec.table_fd, spec.bell_fd))
 
 
 def child_main(spec: ChildSpec, app: Celeriac, table: SlotTable) -> int:
     """Set the process up, run its role, and return its exit code."""
     _die_with_parent(spec)
-    for fd in (spec.table_fd, spec.lifeline_fd, spec.control_fd):
+    for fd in spec.fds:
         if fd >= 0:
             os.set_inheritable(fd, False)  # not for what a task starts
     _no_stdin()

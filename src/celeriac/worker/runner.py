@@ -20,6 +20,7 @@ from celeriac.exceptions import LeaseLost, OperationalError, SoftTimeLimitExceed
 from celeriac.execution import Outcome
 from celeriac.message import Delivery, Owner, Settlement, Tag, Verdict
 from celeriac.settling import Settling
+from celeriac.worker.bell import Waker
 from celeriac.worker.executor import Executor, Job, SoftLimit
 from celeriac.worker.keeper import Keeper
 from celeriac.worker.limits import RateLimits
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac.worker.runner")
 
-# One wait for messages (seconds): how soon an idle runner sees that it is to stop.
+# One wait for messages (seconds). An idle runner that is to stop is woken: see bell.py.
 WAIT = 0.5
 MAX_BYTES = 16 * 1024 * 1024
 # How long pools that run several tasks in a process let a suspect run alone, and wait for that.
@@ -115,6 +116,7 @@ class BaseRunner:
         self.lock = threading.Lock()
         self.pending: deque[Delivery] = deque()
         self.in_hand: set[Tag] = set()  # what runs beside the claiming, in pools that do so
+        self.waker = Waker(table.bell, self._wake)
         self.unsure = False  # the answer to a claim was lost: more may be ours than we know
         self.ran = 0
 
@@ -122,6 +124,7 @@ class BaseRunner:
 
     def run(self) -> int:
         """Work until told to stop; the exit code."""
+        self.waker.start()
         self._connect()
         if self.predecessor is not None:
             self._take_over()
@@ -131,8 +134,13 @@ class BaseRunner:
             self.settler.flush()
             return code
         finally:
+            self.waker.stop()
             self.slot.set_state(SlotState.DRAINING)
             self.link.close()
+
+    def _wake(self) -> None:
+        """Let a claim that waits return."""
+        self.link.broker.wake()
 
     def work(self) -> int:
         raise NotImplementedError
@@ -159,7 +167,7 @@ class BaseRunner:
                 if self.stopping:
                     return
                 logger.error("Cannot connect, trying again: %s", exc)
-                time.sleep(delay * random.uniform(0.5, 1.0))
+                self.waker.rung.wait(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, 5.0)
 
     def _take_over(self) -> None:
@@ -251,10 +259,10 @@ class BaseRunner:
         seen = self.table.lease_epoch
         until = time.monotonic() + WAIT
         while self.table.lease_epoch == seen and time.monotonic() < until and not self.stopping:
-            time.sleep(0.02)
+            self.waker.rung.wait(0.02)
 
     def _reconnect(self) -> None:
-        time.sleep(random.uniform(0.1, 0.3))
+        self.waker.rung.wait(random.uniform(0.1, 0.3))
         self.link.close()
         self._connect()
 

@@ -19,6 +19,7 @@ from typing import Final
 from msgspec import Struct
 
 from celeriac.message import Tag
+from celeriac.worker.bell import Bell
 
 MAGIC: Final = 0x3130_544F_4C53_4C43  # "CLSLOT01", read as a little-endian word
 MAX_TAG: Final = 64
@@ -270,11 +271,12 @@ _LIMITS = struct.Struct("=ddd")
 
 class SlotTable:
     """The memory as one process maps it. ``fd`` may be inherited: by fork as it is, and by a
-    spawned process, which calls ``attach``."""
+    spawned process, which calls ``attach``. ``bell`` rings when the worker is to stop."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, bell: Bell) -> None:
         size = os.fstat(fd).st_size
         self.fd = fd
+        self.bell = bell
         self._map = mmap.mmap(fd, size)
         self.buffer = memoryview(self._map)
         self.words: memoryview[int] = self.buffer.cast("Q")
@@ -290,17 +292,17 @@ class SlotTable:
         fd = _anonymous_file(_HEADER_SIZE + slots * _SLOT_SIZE + buckets * BUCKET_SIZE)
         header = struct.pack("=QQQQ", MAGIC, slots, buckets, os.getpid())
         os.pwrite(fd, header, 0)
-        table = cls(fd)
+        table = cls(fd, Bell.hung())
         for slot in table._slots:
             slot.set_state(SlotState.GONE)
         return table
 
     @classmethod
-    def attach(cls, fd: int) -> SlotTable:
-        """The table behind an inherited file descriptor."""
+    def attach(cls, fd: int, bell_fd: int) -> SlotTable:
+        """The table behind inherited file descriptors."""
         if os.pread(fd, 8, 0) != struct.pack("=Q", MAGIC):
             raise ValueError(f"file descriptor {fd} is not a slot table")
-        return cls(fd)
+        return cls(fd, Bell(bell_fd))
 
     def close(self) -> None:
         """Unmap; the slots of this table must not be used any more."""
@@ -310,6 +312,7 @@ class SlotTable:
         self.buffer.release()
         self._map.close()
         os.close(self.fd)
+        self.bell.close()
 
     def slot(self, index: int) -> Slot:
         return self._slots[index]
@@ -331,6 +334,7 @@ class SlotTable:
         never."""
         self._doubles[_HD_DEADLINE] = deadline
         self.words[_H_STOPPING] = mode
+        self.bell.ring()
 
     @property
     def stop_deadline(self) -> float:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac import signals
 from celeriac.worker import logs
 from celeriac.worker.agent import Agent
+from celeriac.worker.bell import Waker
 from celeriac.worker.control import Failed, Leave, Line, Registered
 from celeriac.worker.options import WorkerOptions
 from celeriac.worker.process import (
@@ -66,6 +67,7 @@ class Solo:
             announce(self)
             return self._work(incarnation)
         finally:
+            self.table.bell.ring()  # whatever the reason: nobody waits for it any more
             self._line.say(Leave())
             self._thread.join(_JOIN)
             for number, handler in self._before.items():
@@ -111,7 +113,7 @@ class Solo:
             self._before[number] = signal.signal(number, self._obey)
 
     def _obey(self, number: int, frame: FrameType | None) -> None:
-        """Only words of memory are written here; the loops see them."""
+        """Only words of memory are written here; the bell that rings has the loops see them."""
         grace = self.options.grace
         if self.table.stopping or number == signal.SIGQUIT:
             self.table.stop(Stopping.COLD)
@@ -127,6 +129,14 @@ class _SoloAgent(Agent):
 
     stopped_by = ""
     _told = Stopping.NO
+
+    def run(self) -> int:
+        waker = Waker(self._table.bell, self._wake)
+        waker.start()
+        try:
+            return super().run()
+        finally:
+            waker.stop()
 
     def _obey(self) -> None:
         super()._obey()

@@ -264,6 +264,7 @@ class Supervisor:
             role=role,
             options=self.options,
             table_fd=self.table.fd,
+            bell_fd=self.table.bell.fd,
             lifeline_fd=self._lifeline[0],
             supervisor_pid=os.getpid(),
         )

@@ -20,6 +20,7 @@ class MemoryEventBus:
         self._topics: set[str] = set()
         self._heard: deque[tuple[str, bytes]] = deque(maxlen=KEPT)
         self._closed = False
+        self._wakes = 0
 
     def emit(self, topic: str, payload: bytes = b"") -> None:
         with self._store.lock:
@@ -34,7 +35,8 @@ class MemoryEventBus:
             self._closed = False
             self._store.listeners.add(self)
             self._topics = set(topics)
-            while not self._closed:
+            wakes = self._wakes
+            while not self._closed and self._wakes == wakes:
                 if self._heard:
                     heard = [event for event in self._heard if event[0] in self._topics]
                     self._heard.clear()
@@ -45,6 +47,11 @@ class MemoryEventBus:
                     break
                 self._store.changed.wait(left)
         return []
+
+    def wake(self) -> None:
+        with self._store.lock:
+            self._wakes += 1
+            self._store.changed.notify_all()
 
     def close(self) -> None:
         """Listen no more; a waiting ``listen`` returns."""

@@ -35,6 +35,7 @@ class RabbitEventBus:
         self._queue = ""
         self._topics: set[str] = set()
         self._closed = False
+        self._wakes = 0
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_out, False)
 
@@ -67,6 +68,7 @@ class RabbitEventBus:
         wanted = set(topics)
         with self._lock:
             self._closed = False
+            wakes = self._wakes
         while True:
             with self._lock:
                 if self._closed:
@@ -75,7 +77,7 @@ class RabbitEventBus:
                 self._attend(connection, wanted)
                 heard = self._heard(connection)
                 left = deadline - time.monotonic()
-                if heard or left <= 0:
+                if heard or left <= 0 or self._wakes != wakes:
                     return heard
                 fd = connection.fileno()
             poller = select.poll()
@@ -114,12 +116,20 @@ class RabbitEventBus:
         came.clear()
         return heard
 
-    def close(self) -> None:
-        """Listen no more; a waiting ``listen`` returns."""
+    def wake(self) -> None:
+        with self._lock:
+            self._wakes += 1
+        self._ring()
+
+    def _ring(self) -> None:
         try:
             os.write(self._wake_out, b"c")
         except BlockingIOError:
             pass  # it is woken already
+
+    def close(self) -> None:
+        """Listen no more; a waiting ``listen`` returns."""
+        self._ring()
         with self._lock:
             self._closed = True
             connection, self._connection = self._connection, None

@@ -50,6 +50,7 @@ class RedisEventBus:
         deadline = time.monotonic() + timeout
         wanted = set(topics)
         ear = self._bell.listen()
+        rings = self._bell.rings
         try:
             connection = self._subscribed(wanted)
             while not self._closed:
@@ -57,7 +58,7 @@ class RedisEventBus:
                 heard = [event for event in self._heard if event[0] in wanted]
                 self._heard.clear()
                 left = deadline - time.monotonic()
-                if heard or left <= 0:
+                if heard or left <= 0 or self._bell.rings != rings:
                     return heard
                 readable(connection.socket, left, ear.fd)
         except OperationalError:
@@ -92,6 +93,9 @@ class RedisEventBus:
                 topic = push[1].decode("utf-8", "replace").removeprefix(self._head)
                 self._heard.append((topic, push[2]))
         connection.pushes.clear()
+
+    def wake(self) -> None:
+        self._bell.ring()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -29,6 +29,7 @@ class SqliteEventBus:
         self._database = database(read_options(url, options))
         self._heard: int | None = None
         self._closed = False
+        self._wakes = 0
 
     def emit(self, topic: str, payload: bytes = b"") -> None:
         with self._database.write() as connection:
@@ -44,7 +45,8 @@ class SqliteEventBus:
         pace = Pace(watch)
         if self._heard is None:
             self._heard = self._last()
-        while not self._closed:
+        wakes = self._wakes
+        while not self._closed and self._wakes == wakes:
             count = watch.arm()
             rows = self._database.fetch(_SINCE, (self._heard, names, KEPT))
             if rows:
@@ -55,6 +57,10 @@ class SqliteEventBus:
                 break
             pace.sleep(count, left)
         return []
+
+    def wake(self) -> None:
+        self._wakes += 1
+        self._database.watch.wake()
 
     def close(self) -> None:
         """Listen no more; a waiting ``listen`` returns."""

@@ -45,7 +45,6 @@ class AsyncioRunner(BaseRunner):
         # For functions that are no coroutines: as many threads as can be needed.
         self._loop.set_default_executor(ThreadPoolExecutor(self.options.concurrency, "celeriac"))
         self._flushing: asyncio.Future[None] | None = None
-        watcher = asyncio.create_task(self._watch())
         code = EXIT_OK
         try:
             while not self.stopping and not code:
@@ -54,7 +53,6 @@ class AsyncioRunner(BaseRunner):
             while self._running:
                 await asyncio.wait(self._running, timeout=WAIT)
         finally:
-            watcher.cancel()
             await self._in(self._settling, self.settler.flush)
             self._claimer.shutdown()
             self._settling.shutdown()
@@ -185,9 +183,3 @@ class AsyncioRunner(BaseRunner):
                     return
                 self._flushing = self._loop.run_in_executor(self._settling, self.settler.flush)
             await asyncio.shield(self._flushing)
-
-    async def _watch(self) -> None:
-        """Wake the claiming thread when the worker is to stop."""
-        while not self.stopping:
-            await asyncio.sleep(WAIT / 2)
-        self.link.broker.wake()
