@@ -1,0 +1,30 @@
+-- Store entries of the schedule, each if its stored version is still the one it carries.
+-- KEYS: 1 base
+-- ARGV: 1 count, then for each: name, version (0: there must be none), value
+-- Returns: for each the new version, or 0: nothing was stored
+--
+-- base..schedules: name to value. base..schedules_versions: names by version. base..schedules_at:
+-- "epoch:version", the last version and that of the last removal. The first version of a store is
+-- the server's time in microseconds, so that none is used again, not even by a store made anew.
+local values, versions, at = KEYS[1] .. 'schedules', KEYS[1] .. 'schedules_versions', KEYS[1] .. 'schedules_at'
+local epoch, last = string.match(redis.call('GET', at) or '', '^(%d+):(%d+)$')
+if not epoch then
+  local time = redis.call('TIME')
+  last = string.format('%d%06d', time[1], time[2])
+  epoch = last
+end
+last = tonumber(last)
+local answers, stored = {}, false
+for i = 1, tonumber(ARGV[1]) do
+  local name, version = ARGV[i * 3 - 1], ARGV[i * 3]
+  if tonumber(redis.call('ZSCORE', versions, name) or 0) == tonumber(version) then
+    last = last + 1
+    redis.call('HSET', values, name, ARGV[i * 3 + 1])
+    redis.call('ZADD', versions, string.format('%.0f', last), name)
+    answers[i], stored = last, true
+  else
+    answers[i] = 0
+  end
+end
+if stored then redis.call('SET', at, epoch .. ':' .. string.format('%.0f', last)) end
+return answers
