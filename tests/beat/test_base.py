@@ -315,54 +315,6 @@ def test_by_setting(app: Celeriac) -> None:
         Service(app, scheduler_cls="nowhere:Class")
 
 
-# --- where the schedule is kept -------------------------------------------------------------------
-
-
-class NoSchedules:
-    """A driver without a schedule store."""
-
-    def __init__(self, real: Any) -> None:
-        self.broker, self.results = real.broker, real.results
-        self.bus, self.admin = real.bus, real.admin
-        self.keeps_results = True
-
-
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``memory://`` keeps no schedules."""
-    real = drivers.driver_for
-
-    def found(url: str) -> Any:
-        return NoSchedules(real(url)) if url.startswith("memory:") else real(url)
-
-    monkeypatch.setattr(drivers, "driver_for", found)
-
-
-@pytest.mark.usefixtures("without")
-def test_at_the_result_backend(tmp_path: Path) -> None:
-    backend = f"sqlite:///{tmp_path}/results.db"
-    app = Celeriac("places", broker="memory://x", backend=backend, set_as_current=False)
-    scheduler = SharedScheduler(app, lazy=True)
-    assert scheduler.make_store().store == backend
-    app.close()
-
-
-@pytest.mark.usefixtures("without")
-def test_in_a_local_file_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    app = Celeriac("places", broker="memory://places", set_as_current=False)
-    app.conf.beat_schedule = {"a": {"task": "t", "schedule": 60}}
-    with SharedSchedulerOf(app) as scheduler:
-        assert "a" in scheduler.schedule
-    assert (tmp_path / "celeriacbeat-schedule.db").exists()
-    assert "which other machines do not see" in caplog.text
-    again = SharedScheduler(app, schedule_filename="other.db", lazy=True)
-    assert again.make_store().store == f"sqlite:///{tmp_path}/other.db"
-    app.close()
-
-
 def test_the_persistent_scheduler_has_a_file_of_its_own(app: Celeriac, tmp_path: Path) -> None:
     app.conf.beat_schedule = {"a": {"task": "t", "schedule": 60}}
     scheduler = PersistentScheduler(app, schedule_filename=str(tmp_path / "mine.db"))
