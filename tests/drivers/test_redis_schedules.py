@@ -9,9 +9,12 @@ import pytest
 from msgspec import structs
 from tests.drivers.redis_stage import Wire, shared_server
 
+from celeriac import Celeriac
+from celeriac.beat import SharedScheduler
 from celeriac.drivers.redis import schedules
 from celeriac.drivers.redis.schedules import RedisScheduleStore
 from celeriac.message import ScheduleRecord
+from celeriac.testing import FakeClock
 
 RECORD = ScheduleRecord(name="e", payload=b"{}", source="user", anchor=1.0)
 
@@ -77,6 +80,35 @@ def test_a_server_that_was_emptied_is_not_taken_for_the_old_one(wire: Wire) -> N
     assert new > old
     assert store.load(token).whole
     store.close()
+
+
+def test_a_server_that_came_back_without_its_last_writes(wire: Wire) -> None:
+    """The schedulers that saw them go on from what the server has."""
+    server = shared_server()
+    clock = FakeClock(1_700_000_000.0)
+    app = Celeriac("lost", broker=server.url, backend=server.url, set_as_current=False)
+    app.conf.beat_schedule = {"e": {"task": "t", "schedule": 10.0}}
+    scheduler = SharedScheduler(app, clock=clock, elapsed=clock)
+    scheduler._stepped_back = 0.0
+    keys = wire("KEYS", "celeriac:schedules*")
+    kept = [(key, wire("DUMP", key)) for key in keys]
+    clock.advance(10)
+    scheduler.tick()
+    for key, value in kept:
+        wire("RESTORE", key, 0, value, "REPLACE")
+    store = opened()
+    other = structs.replace(RECORD, payload=b'{"app":"another"}')
+    assert all(store.save([other])), "another scheduler has saved since"
+    for _ in range(4):
+        clock.advance(10)
+        scheduler.tick()
+        scheduler.tick()
+    assert wire("LLEN", "celery") == 5
+    (found,) = (one for one in store.load().records if one.name == "lost:e")
+    assert found.last_nominal == 1_700_000_050.0
+    store.close()
+    scheduler.close()
+    app.close()
 
 
 def test_ten_thousand_at_once(wire: Wire) -> None:

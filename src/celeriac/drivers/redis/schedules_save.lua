@@ -4,16 +4,15 @@
 -- Returns: for each the new version, or 0: nothing was stored
 --
 -- base..schedules: name to value. base..schedules_versions: names by version. base..schedules_at:
--- "epoch:version", the last version and that of the last removal. The first version of a store is
--- the server's time in microseconds, so that none is used again, not even by a store made anew.
+-- "epoch:version", the last version and that of the last removal. Versions are the server's time in
+-- microseconds, made to grow, so that none is used again, not even after the server was emptied or
+-- came back without its last writes.
 local values, versions, at = KEYS[1] .. 'schedules', KEYS[1] .. 'schedules_versions', KEYS[1] .. 'schedules_at'
-local epoch, last = string.match(redis.call('GET', at) or '', '^(%d+):(%d+)$')
-if not epoch then
-  local time = redis.call('TIME')
-  last = string.format('%d%06d', time[1], time[2])
-  epoch = last
-end
-last = tonumber(last)
+local time = redis.call('TIME')
+local last = time[1] * 1000000 + time[2]
+local epoch, before = string.match(redis.call('GET', at) or '', '^(%d+):(%d+)$')
+epoch = epoch or string.format('%.0f', last)
+last = math.max(last, tonumber(before or 0))
 local answers, stored = {}, false
 for i = 1, tonumber(ARGV[1]) do
   local name, version = ARGV[i * 3 - 1], ARGV[i * 3]

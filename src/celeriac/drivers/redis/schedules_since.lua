@@ -5,7 +5,8 @@
 -- list of version, value, version, value, ...
 local versions = KEYS[1] .. 'schedules_versions'
 local at = redis.call('GET', KEYS[1] .. 'schedules_at') or ''
-local whole = ARGV[1] == '' or string.match(at, '^%d+') ~= ARGV[1]
+local epoch, last = string.match(at, '^(%d+):(%d+)$')
+local whole = ARGV[1] == '' or epoch ~= ARGV[1] or tonumber(ARGV[2]) > tonumber(last)
 local found = {}
 local changed = redis.call('ZRANGEBYSCORE', versions, whole and '-inf' or ('(' .. ARGV[2]), '+inf')
 for i, name in ipairs(changed) do
