@@ -36,10 +36,11 @@ interop: $(STAMP)
 		cp tests/interop/requirements.txt $(INTEROP_STAMP); } || \
 		{ rm -rf $(INTEROP); echo "celery could not be installed: tests/interop is skipped"; }
 
-# The real servers that tests start for themselves. Installed where that is possible (root on
-# Debian or Ubuntu), without a service being started; elsewhere tests without a server are skipped.
+# The real servers that tests start for themselves, and libfaketime, which sets a process's clock.
+# Installed where that is possible (root on Debian or Ubuntu), without a service being started;
+# elsewhere tests without a server are skipped.
 servers:
-	@for server in redis-server rabbitmq-server; do \
+	@for server in redis-server rabbitmq-server faketime; do \
 		command -v $$server >/dev/null 2>&1 && continue; \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 			echo "installing $$server"; policy=/usr/sbin/policy-rc.d; made=; \

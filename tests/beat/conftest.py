@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.drivers import redis_stage
 
 from celeriac import Celeriac
 from celeriac.beat import SharedScheduler
@@ -33,6 +34,7 @@ class Stage:
         app = Celeriac(
             name,
             broker=self.url,
+            backend=self.url,
             result_expires=None,  # so that there is no clean-up among the entries
             broker_transport_options={"clock": self.clock},
             result_backend_transport_options={"clock": self.clock},
@@ -93,10 +95,22 @@ def _instant(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def new_url(store: str, folder: Path) -> str:
+    """An empty store."""
+    if store == "memory":
+        return f"memory://{folder}"
+    if store == "sqlite":
+        return f"sqlite:///{folder}/q.db"
+    server = redis_stage.shared_server()
+    server.call("FLUSHALL")
+    return server.url
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    url = f"memory://{tmp_path}" if request.param == "memory" else f"sqlite:///{tmp_path}/q.db"
+    url = new_url(request.param, tmp_path)
     stage = Stage(url)
     yield stage
     stage.close()
-    memory.forget(url)
+    if request.param == "memory":
+        memory.forget(url)

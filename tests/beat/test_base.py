@@ -1,12 +1,10 @@
-"""Celery's base classes: a scheduler as another package would write it, with its entries in a
-database of its own, and how schedulers are found."""
+"""Celery's base classes, and how schedulers are found."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from celeriac.beat.scheduler import CLEANUP
 from celeriac.beat.service import scheduler_class
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.message import Message, MessageState
-from celeriac.schedules import crontab, schedstate, schedule
+from celeriac.schedules import crontab, schedule
 
 
 @pytest.fixture
@@ -44,122 +42,6 @@ def sent(app: Celeriac) -> list[Message]:
 
 def names(app: Celeriac) -> list[str]:
     return [json.loads(message.headers)["task"] for message in sent(app)]
-
-
-# --- a scheduler of another package ---------------------------------------------------------------
-
-
-class RowEntry(ScheduleEntry):
-    """One row of the table."""
-
-    def __init__(self, *, table: sqlite3.Connection, **fields: Any) -> None:
-        super().__init__(**fields)
-        self.table = table
-
-    def is_due(self) -> schedstate:
-        row = self.table.execute("SELECT enabled FROM entry WHERE name = ?", (self.name,))
-        if not row.fetchone()[0]:
-            return schedstate(False, 5.0)
-        return super().is_due()
-
-    def _next_instance(self, last_run_at: datetime | None = None) -> RowEntry:
-        self.last_run_at = last_run_at or self.default_now()
-        self.total_run_count += 1
-        return self
-
-    __next__ = next = _next_instance
-
-
-class TableScheduler(Scheduler):
-    """As django-celery-beat's and others: entries are read from a table, and written back by
-    ``sync``."""
-
-    Entry = RowEntry
-    database = ""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.table = sqlite3.connect(self.database)
-        self._schedule: dict[str, RowEntry] = {}
-        self._dirty: set[str] = set()
-        super().__init__(*args, **kwargs)
-        self.max_interval = kwargs.get("max_interval") or 5.0
-
-    def setup_schedule(self) -> None:
-        self.install_default_entries(self.schedule)
-        for name, task, every, last in self.table.execute(
-            "SELECT name, task, every, last FROM entry"
-        ):
-            self._schedule[name] = RowEntry(
-                table=self.table,
-                name=name,
-                task=task,
-                schedule=schedule(every, app=self.app),
-                last_run_at=datetime.fromtimestamp(last, UTC),
-                app=self.app,
-            )
-
-    def reserve(self, entry: Any) -> Any:
-        following = super().reserve(entry)
-        self._dirty.add(following.name)
-        return following
-
-    def sync(self) -> None:
-        for name in self._dirty:
-            entry = self._schedule[name]
-            values = (entry.last_run_at.timestamp(), entry.total_run_count, name)
-            self.table.execute("UPDATE entry SET last = ?, runs = ? WHERE name = ?", values)
-        self.table.commit()
-        self._dirty.clear()
-
-    def close(self) -> None:
-        super().close()
-        self.table.close()
-
-    @property
-    def schedule(self) -> dict[str, Any]:
-        return self._schedule
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    path = tmp_path / "entries.db"
-    connection = sqlite3.connect(path)
-    connection.execute(
-        "CREATE TABLE entry (name TEXT, task TEXT, every REAL, last REAL, runs INT, enabled INT)"
-    )
-    yield connection
-    connection.close()
-
-
-def add_row(table: sqlite3.Connection, name: str, every: float, ago: float, on: int = 1) -> None:
-    last = datetime.now(UTC).timestamp() - ago
-    table.execute(
-        "INSERT INTO entry VALUES (?, ?, ?, ?, 0, ?)", (name, f"do.{name}", every, last, on)
-    )
-    table.commit()
-
-
-def test_a_database_scheduler_of_another_package(
-    app: Celeriac, table: sqlite3.Connection, tmp_path: Path
-) -> None:
-    add_row(table, "due", 60, 90)
-    add_row(table, "later", 60, 10)
-    add_row(table, "off", 60, 90, on=0)
-    cls = type("Here", (TableScheduler,), {"database": str(tmp_path / "entries.db")})
-    scheduler = cls(app)
-    assert set(scheduler.schedule) == {"due", "later", "off"}
-    waits = [scheduler.tick() for _ in range(3)]
-    assert names(app) == ["do.due"]
-    assert waits[0] == 0.0
-    assert 0 < waits[1] <= 5.0
-    (message,) = sent(app)
-    assert json.loads(message.headers)["celery_beat_task"] is True
-    scheduler.close()
-    assert table.execute("SELECT runs FROM entry ORDER BY name").fetchall() == [(1,), (0,), (0,)]
-    again = cls(app)
-    again.tick()
-    assert names(app) == ["do.due"], "the last run was not kept"
-    again.close()
 
 
 # --- the base class itself ------------------------------------------------------------------------
@@ -313,54 +195,6 @@ def test_by_setting(app: Celeriac) -> None:
     assert Service(app, scheduler_cls=Scheduler).scheduler_cls is Scheduler
     with pytest.raises(ImproperlyConfigured, match="no scheduler"):
         Service(app, scheduler_cls="nowhere:Class")
-
-
-# --- where the schedule is kept -------------------------------------------------------------------
-
-
-class NoSchedules:
-    """A driver without a schedule store."""
-
-    def __init__(self, real: Any) -> None:
-        self.broker, self.results = real.broker, real.results
-        self.bus, self.admin = real.bus, real.admin
-        self.keeps_results = True
-
-
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``memory://`` keeps no schedules."""
-    real = drivers.driver_for
-
-    def found(url: str) -> Any:
-        return NoSchedules(real(url)) if url.startswith("memory:") else real(url)
-
-    monkeypatch.setattr(drivers, "driver_for", found)
-
-
-@pytest.mark.usefixtures("without")
-def test_at_the_result_backend(tmp_path: Path) -> None:
-    backend = f"sqlite:///{tmp_path}/results.db"
-    app = Celeriac("places", broker="memory://x", backend=backend, set_as_current=False)
-    scheduler = SharedScheduler(app, lazy=True)
-    assert scheduler.make_store().store == backend
-    app.close()
-
-
-@pytest.mark.usefixtures("without")
-def test_in_a_local_file_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    app = Celeriac("places", broker="memory://places", set_as_current=False)
-    app.conf.beat_schedule = {"a": {"task": "t", "schedule": 60}}
-    with SharedSchedulerOf(app) as scheduler:
-        assert "a" in scheduler.schedule
-    assert (tmp_path / "celeriacbeat-schedule.db").exists()
-    assert "which other machines do not see" in caplog.text
-    again = SharedScheduler(app, schedule_filename="other.db", lazy=True)
-    assert again.make_store().store == f"sqlite:///{tmp_path}/other.db"
-    app.close()
 
 
 def test_the_persistent_scheduler_has_a_file_of_its_own(app: Celeriac, tmp_path: Path) -> None:

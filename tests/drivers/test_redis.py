@@ -11,6 +11,7 @@ from celeriac.testing import (
     KillSuite,
     QueueAdminSuite,
     ResultBackendSuite,
+    ScheduleStoreSuite,
     StoreUnderTest,
 )
 from celeriac.testing.machine import machine_for
@@ -33,6 +34,10 @@ class TestResultBackend(ResultBackendSuite):
 
 
 class TestQueueAdmin(QueueAdminSuite):
+    make = OnServer
+
+
+class TestScheduleStore(ScheduleStoreSuite):
     make = OnServer
 
 

@@ -16,14 +16,13 @@ from celeriac.schedules import crontab
 app = Celeriac("beaten")
 app.conf.update(
     broker_url=os.environ["BEATEN_URL"],
+    result_backend=os.environ["BEATEN_BACKEND"],
     beat_schedule={
         "one": {"task": "beaten.note", "schedule": 1.0, "args": ("one",)},
         "two": {"task": "beaten.note", "schedule": 2.0, "args": ("two",)},
         "cron": {"task": "beaten.note", "schedule": crontab("*/1"), "args": ("cron",)},
     },
 )
-if os.environ.get("BEATEN_BACKEND"):
-    app.conf.result_backend = os.environ["BEATEN_BACKEND"]
 
 
 def write(file: str, *words: object) -> None:

@@ -3,6 +3,7 @@ and instants from 2000 to 2040."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -85,21 +86,35 @@ def matches(local: datetime, fields: dict[str, set[int]]) -> bool:
 # --- what is tried --------------------------------------------------------------------------------
 
 
-def field(first: int, last: int) -> st.SearchStrategy[tuple[str, set[int]]]:
+Fields = st.SearchStrategy[tuple[str, set[int]]]
+DAYS = "sunday monday tuesday wednesday thursday friday saturday".split()
+MONTHS = (
+    "january february march april may june july august september october november december"
+).split()
+
+
+def field(first: int, last: int, names: Sequence[str] = ()) -> Fields:
     """A field's text, and its numbers by a reading of its own."""
     whole = list(range(first, last + 1))
     number = st.integers(first, last)
 
-    def ranged(a: int, b: int, step: int) -> tuple[str, set[int]]:
-        at, found = a, [a]
-        while at != b:
+    def spelt(n: int, how: int) -> tuple[str, int]:
+        name = names[n - first] if names else str(n)
+        return (str(n), name, name[:3], name[:3].upper())[how if names else 0], n
+
+    word = st.builds(spelt, number, st.integers(0, 3))
+
+    def ranged(start: tuple[str, int], end: tuple[str, int], step: int) -> tuple[str, set[int]]:
+        (a, at), (b, until) = start, end
+        found = [at]
+        while at != until:
             at = first if at == last else at + 1
             found.append(at)
         return (f"{a}-{b}/{step}" if step > 1 else f"{a}-{b}"), set(found[::step])
 
     one = st.one_of(
-        number.map(lambda n: (str(n), {n})),
-        st.builds(ranged, number, number, st.integers(1, 5)),
+        word.map(lambda spelt: (spelt[0], {spelt[1]})),
+        st.builds(ranged, word, word, st.integers(1, 5)),
     )
     listed = st.lists(one, min_size=1, max_size=3).map(
         lambda parts: (",".join(t for t, _ in parts), set().union(*(s for _, s in parts)))
@@ -133,7 +148,7 @@ USUAL = settings(max_examples=250, deadline=None, suppress_health_check=list(Hea
 
 
 @USUAL
-@given(moments(), field(0, 59), field(0, 23), field(0, 6))
+@given(moments(), field(0, 59), field(0, 23), field(0, 6, DAYS))
 @example(("Pacific/Apia", 1325203200), ("0", {0}), ("0", {0}), ("*", set(range(7))))
 @example(("America/St_Johns", 1162609200), ("30", {30}), ("*", set(range(24))), ("6", {6}))
 def test_crontab_fires_as_the_walker_says(
@@ -169,8 +184,8 @@ def test_crontab_fires_as_the_walker_says(
     st.sampled_from(ODD) | st.sampled_from(ZONES),
     st.integers(START, END),
     field(1, 31),
-    field(1, 12),
-    field(0, 6),
+    field(1, 12, MONTHS),
+    field(0, 6, DAYS),
     st.booleans(),
 )
 def test_dates_are_found_and_none_is_passed_over(

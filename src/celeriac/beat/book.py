@@ -67,6 +67,7 @@ class Book:
         self.items: dict[str, Item] = {}
         self._local = dict(local or {})
         self._token = ""
+        self._refused: set[str] = set()  # records that somebody else seems to have changed
         self._heap: list[tuple[float, int, Item]] = []
         self._numbers = itertools.count()
         self._stepped = 0.0  # elapsed time when the clock was last seen to be set back
@@ -76,6 +77,10 @@ class Book:
     def refresh(self, now: float, elapsed: float) -> None:
         """Take in what others have changed. Cheap if they have not. Raises OperationalError."""
         changes = self.store.load(self._token)
+        if not (changes.whole or self._refused.issubset(one.name for one in changes.records)):
+            # Nobody was quicker: the store has come back without its last writes.
+            changes = self.store.load()
+        self._refused.clear()
         if changes.whole:
             names = {record.name for record in changes.records}
             for name in [name for name in self.items if name not in names]:
@@ -218,4 +223,5 @@ class Book:
                 self.arrange(item, now, elapsed)
             else:
                 item.due = _FAR
+                self._refused.add(record.name)
         return sum(map(bool, versions))

@@ -11,6 +11,7 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -69,10 +70,15 @@ def progress_of(record: ScheduleRecord) -> Progress:
 
 def firing_key(name: str, nominal: float) -> str:
     """The dedupe key of one run: ``beat/<entry>@<nominal time>``."""
+    return f"beat/{name}@{_text_of(nominal)}"
+
+
+@lru_cache(maxsize=64)  # thousands may be due at the same moment
+def _text_of(nominal: float) -> str:
     moment = datetime.fromtimestamp(round(nominal * 1000) // 1000, UTC).replace(tzinfo=None)
     thousandths = round(nominal * 1000) % 1000
     fraction = f".{thousandths:03d}" if thousandths else ""
-    return f"beat/{name}@{moment.isoformat()}{fraction}Z"
+    return f"{moment.isoformat()}{fraction}Z"
 
 
 def task_id_of(key: str) -> str:

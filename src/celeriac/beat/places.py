@@ -28,8 +28,8 @@ def store_of(app: Celeriac, filename: str | None = None) -> ScheduleStore:
     store = local_store(app, filename)
     logger.warning(
         "Neither the broker nor the result backend can keep the schedule: it is kept in the file "
-        "%s, which other machines do not see. Run beat on this machine only, or use a broker or "
-        "result backend such as sqlite:// that can.",
+        "%s, which other machines do not see. Run beat on this machine only, or use a "
+        "broker or result backend such as redis:// or sqlite:// that can.",
         store.store,
     )
     return store

@@ -79,6 +79,7 @@ class Service:
         self._scheduler: Scheduler | None = None
         self._pause = _FIRST_PAUSE
         self._down_since: float | None = None
+        self._told = self._embedded = False
 
     def get_scheduler(
         self, lazy: bool = False, extension_namespace: str = "celery.beat_schedulers"
@@ -96,17 +97,20 @@ class Service:
             self._scheduler = self.get_scheduler()
         return self._scheduler
 
+    def _tell_begun(self) -> None:
+        """Before the first tick: there are schedulers that take a lock when they hear it."""
+        if not self._told:
+            self._told = True
+            signals.beat_init.send(sender=self)
+            if self._embedded:
+                signals.beat_embedded_init.send(sender=self)
+
     def start(self, embedded_process: bool = False) -> None:
         """Run until told to stop. Raises ImproperlyConfigured if it cannot begin."""
-        told = False
+        self._embedded = embedded_process
         try:
             while not self._bell.rung:
                 wait = self._turn()
-                if self._scheduler is not None and not told:
-                    told = True
-                    signals.beat_init.send(sender=self)
-                    if embedded_process:
-                        signals.beat_embedded_init.send(sender=self)
                 if wait > 0:
                     self._bell.wait(wait)
         finally:
@@ -116,6 +120,7 @@ class Service:
         """One tick; the seconds until the next."""
         try:
             scheduler = self.scheduler
+            self._tell_begun()
             wait = scheduler.tick()
             if scheduler.should_sync():
                 scheduler._do_sync()

@@ -29,6 +29,9 @@ class BaseSchedule:
     tells the time; ``app`` (the current one by default) the time zone.
     """
 
+    # Of the class, since there are subclasses that set ``tz`` before they call ``__init__``.
+    _zone: tzinfo | None = None
+
     def __init__(
         self,
         nowfun: Callable[[], datetime] | None = None,
@@ -38,7 +41,8 @@ class BaseSchedule:
     ) -> None:
         self.nowfun = nowfun
         self._app = app
-        self._zone = zone_named(timezone) if timezone is not None else None
+        if timezone is not None:
+            self._zone = zone_named(timezone)
 
     @property
     def app(self) -> Any:
@@ -58,6 +62,10 @@ class BaseSchedule:
         if self._zone is None:
             return zone_named(self.app.timezone)
         return self._zone
+
+    @tz.setter
+    def tz(self, zone: str | tzinfo) -> None:
+        self._zone = zone_named(zone)
 
     @property
     def utc_enabled(self) -> bool:

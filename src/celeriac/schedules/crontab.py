@@ -91,6 +91,7 @@ class crontab(BaseSchedule):
         self._days = sorted(self.day_of_month)
         self._weekdays = {(day - 1) % 7 for day in self.day_of_week}  # Monday is 0
         hour = str(self._orig_hour).strip()
+        self._answered: tuple[float | None, tzinfo | None, float | None] = (None, None, None)
         self._elapsed = hour == "*" or (hour.startswith("*/") and "," not in hour)
 
     # --- the calendar, without clocks
@@ -146,9 +147,13 @@ class crontab(BaseSchedule):
     # --- instants
 
     def next_after(self, after: float, anchor: float = 0.0) -> float | None:
-        if self._elapsed:
-            return self._next_elapsed(after)
-        return self._next_fixed(after)
+        # Thousands of entries may share a schedule and be due at the same moment.
+        asked, zone, found = self._answered
+        if asked != after or zone is not self.tz:
+            zone = self.tz
+            found = self._next_elapsed(after) if self._elapsed else self._next_fixed(after)
+            self._answered = (after, zone, found)
+        return found
 
     def _next_elapsed(self, after: float) -> float | None:
         """Between two changes of clocks, local time and elapsed time are the same but for an

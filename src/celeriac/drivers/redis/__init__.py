@@ -1,4 +1,4 @@
-"""The driver of Redis (6.2 and later, Valkey): broker, results, events and administration.
+"""The driver of Redis (6.2 and later, Valkey): broker, results, events, schedules, administration.
 
 ``redis://user:password@host:6379/0``, ``rediss://`` (TLS), ``redis+socket:///path?db=0`` or
 ``unix://``, ``sentinel://host:26379;sentinel://host:26380/0`` with ``master_name``. Queues,
@@ -16,8 +16,9 @@ from celeriac.drivers.redis.admin import RedisQueueAdmin
 from celeriac.drivers.redis.broker import RedisBroker
 from celeriac.drivers.redis.bus import RedisEventBus
 from celeriac.drivers.redis.results import RedisResultBackend
+from celeriac.drivers.redis.schedules import RedisScheduleStore
 
-__all__ = ["admin", "broker", "bus", "results"]
+__all__ = ["admin", "broker", "bus", "results", "schedules"]
 
 keeps_results = False  # as with Celery: results are kept where result_backend says
 
@@ -32,6 +33,10 @@ def results(url: str, options: Mapping[str, Any]) -> RedisResultBackend:
 
 def bus(url: str, options: Mapping[str, Any]) -> RedisEventBus:
     return RedisEventBus(url, options)
+
+
+def schedules(url: str, options: Mapping[str, Any]) -> RedisScheduleStore:
+    return RedisScheduleStore(url, options)
 
 
 def admin(broker: Broker) -> RedisQueueAdmin | None:
