@@ -54,6 +54,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     by_id: bool = True  # waiting and delayed messages can be found and taken out (peek, cancel, …)
     pauses: bool = True
     keeps_records: bool = True  # results can be read by anybody, again and again
+    upkeep_every: float = 1.0  # seconds between two calls of maintain; below 5
     durability: str = ""  # one sentence for `celeriac report`
 
 

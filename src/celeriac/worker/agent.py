@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celeriac.worker.agent")
 
 SLEEP: Final = 0.25  # how late a cancellation or an order of the supervisor is noticed
-MAINTAIN_EVERY: Final = 1.0
 HANDED_AGAIN: Final = 30.0
 RETRY_FIRST: Final = 0.25
 RETRY_LAST: Final = 3.0  # below any sensible lease: the outage's end must not be missed by much
@@ -79,7 +78,7 @@ class Agent:
         self._recover_from = self._owner.incarnation - 1
         self._heartbeat_due = 0.0
         self._maintain_due = 0.0
-        self._maintain_every = min(MAINTAIN_EVERY, options.lease / 4)
+        self._maintain_every = 0.0
         self._leaving = False
         self._orphaned = False
         self._down_since: float | None = None
@@ -124,6 +123,7 @@ class Agent:
         broker = self._app.make_broker()
         broker.open()
         self._broker = broker
+        self._maintain_every = min(broker.capabilities.upkeep_every, self._options.lease / 4)
         self._bus = self._app.make_bus()
         if self._bus is not None:
             self._bus.listen(("cancel",), 0.0)  # hear from now on, before anything can run
