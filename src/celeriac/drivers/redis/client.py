@@ -117,7 +117,11 @@ class Client:
             connection = self._connected()
             try:
                 reply = _evaluated(connection, script.at(clock is not None), count, rest)
-                if script.drains and isinstance(reply, hiredis.ReplyError) and _IS_FULL in str(reply):
+                if (
+                    script.drains
+                    and isinstance(reply, hiredis.ReplyError)
+                    and _IS_FULL in str(reply)
+                ):
                     reply = _evaluated(connection, script.when_full(clock is not None), count, rest)
             except BaseException:
                 self._drop()

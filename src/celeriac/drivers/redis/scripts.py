@@ -1,6 +1,6 @@
 """The Lua files of this folder. ``-- include: name`` takes in another one; ``-- now`` becomes the
-server's time, or, where a clock is given (in tests), the last argument. ``-- drains``: a full server
-must permit the script too. It permits what follows a write that it permits, and so is asked again,
+server's time, or, where a clock is given (in tests), the last argument. ``-- drains``: a full
+server must permit it too. It permits what follows a write that it permits, and so is asked again,
 with such a write first, once it has refused."""
 
 from __future__ import annotations

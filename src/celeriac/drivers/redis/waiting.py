@@ -29,7 +29,7 @@ LOOK_EVERY = 10.0
 """Seconds after which a waiter claims again though nobody woke it."""
 
 BLOCKED_FOR = 5.0
-"""Seconds after which the server must say that there was nothing: so a dead connection is noticed."""
+"""Seconds after which the server says that there was nothing; else the connection is dead."""
 
 CLOSING = 2.0
 """Seconds that closing waits for those who wait to come back."""
