@@ -897,6 +897,7 @@ class Celeriac:
         bus = self.make_bus() if terminate else None
         if bus is not None:
             bus.emit("cancel")
+            bus.close()
 
     @property
     def control(self) -> Any:

@@ -280,6 +280,9 @@ class EventBus(Protocol):
         """What was emitted since the last call (the first call: since then), waiting up to
         ``timeout`` seconds for something."""
 
+    def close(self) -> None:
+        """Let go of the connection; a waiting ``listen`` returns."""
+
 
 class QueueAdmin(Protocol):
     """For operators and the dashboard."""

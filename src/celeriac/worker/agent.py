@@ -138,7 +138,7 @@ class Agent:
         self._watchdog.use(None)
         for one in (bus, results, broker):
             try:
-                if one is not None and hasattr(one, "close"):
+                if one is not None:
                     one.close()
             except (OSError, CeleriacError) as exc:
                 logger.debug("Closing a broken connection: %s", exc)
