@@ -10,11 +10,19 @@ from pathlib import Path
 import pytest
 from tests.faults.field import Field
 
+STORES = ("sqlite", "redis")
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest) -> str:
+    """Each store that promises the same."""
+    return str(request.param)
+
 
 @pytest.fixture
-def field(tmp_path: Path) -> Iterator[Field]:
-    """A database with short leases."""
-    made = Field(tmp_path, BOMBED_LEASE="1")
+def field(tmp_path: Path, store: str) -> Iterator[Field]:
+    """A store with short leases."""
+    made = Field(tmp_path, store, BOMBED_LEASE="1")
     yield made
     made.close()
 
