@@ -46,6 +46,7 @@ def test_random_kills_of_pools_with_many_tasks_in_a_process(
     assert all(times <= SEATS + just for times, just in repeats), repeats
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(1800)
 def test_random_kills_lose_nothing(tmp_path: Path, store: str, rng: random.Random) -> None:
     """Runner, agent, supervisor and whole tree, in equal parts, of two workers on one store."""

@@ -60,6 +60,7 @@ def test_poison_is_buried_and_nothing_else(tmp_path: Path, store: str, pool: str
     field.close()
 
 
+@pytest.mark.every_store
 def test_a_message_that_kills_is_counted_across_workers(tmp_path: Path, store: str) -> None:
     """Also when the whole worker goes with it, so that nobody is left to count."""
     field = Field(tmp_path, store, BOMBED_LEASE="0.5", BOMBED_MAX_DELIVERIES=str(TRIES))

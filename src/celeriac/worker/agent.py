@@ -39,7 +39,7 @@ logger = logging.getLogger("celeriac.worker.agent")
 SLEEP: Final = 0.25  # how late a cancellation or an order of the supervisor is noticed
 HANDED_AGAIN: Final = 30.0
 RETRY_FIRST: Final = 0.25
-RETRY_LAST: Final = 3.0  # below any sensible lease: the outage's end must not be missed by much
+RETRY_LAST: Final = 3.0  # and well below the lease: who misses an outage's end is dead
 
 
 def main(app: Celeriac, options: WorkerOptions, table: SlotTable, control_fd: int) -> int:
@@ -150,7 +150,7 @@ class Agent:
             logger.error("The broker cannot be reached, trying again: %s", exc)
         self._disconnect()
         self._sleep(self._pause * random.uniform(0.5, 1.0))
-        self._pause = min(self._pause * 2, RETRY_LAST)
+        self._pause = min(self._pause * 2, RETRY_LAST, self._options.lease / 4)
 
     def _recovered(self) -> None:
         """A whole turn went well: a broker that lets in and then refuses is not back."""
