@@ -221,12 +221,15 @@ class Celeriac:
         if url is None:
             return None
         return drivers.open_results(
-            url, self._driver_options(url, self.conf.result_backend_transport_options)
+            url,
+            self._driver_options(url, self.conf.result_backend_transport_options, results=True),
         )
 
-    def _driver_options(self, url: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _driver_options(
+        self, url: str, given: Mapping[str, Any], *, results: bool = False
+    ) -> Mapping[str, Any]:
         """The driver's options: those of its own mapping, and before them its settings."""
-        named = drivers.settings_of(url)
+        named = drivers.settings_of(url, results=results)
         if not named:
             return given
         found = {option: getattr(self.conf, setting) for option, setting in named.items()}
@@ -244,12 +247,13 @@ class Celeriac:
     def make_schedules(self) -> ScheduleStore | None:
         """A new, unopened store for periodic tasks: the broker's, else the result backend's; None
         if neither has one."""
-        for url, given in (
-            (self.broker_url, self.conf.broker_transport_options),
-            (self.backend_url, self.conf.result_backend_transport_options),
+        for url, given, results in (
+            (self.broker_url, self.conf.broker_transport_options, False),
+            (self.backend_url, self.conf.result_backend_transport_options, True),
         ):
             if url is not None:
-                store = drivers.open_schedules(url, self._driver_options(url, given))
+                options = self._driver_options(url, given, results=results)
+                store = drivers.open_schedules(url, options)
                 if store is not None:
                     return store
         return None
@@ -257,7 +261,10 @@ class Celeriac:
     def make_bus(self) -> EventBus | None:
         """A new event bus of the broker, if it has one."""
         try:
-            return drivers.open_bus(self.broker_url, self.conf.broker_transport_options)
+            url = self.broker_url
+            return drivers.open_bus(
+                url, self._driver_options(url, self.conf.broker_transport_options)
+            )
         except NotCapable:
             return None
 

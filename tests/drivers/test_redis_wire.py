@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import re
 import time
@@ -15,11 +14,10 @@ from typing import Any
 import pytest
 from tests.drivers.redis_stage import Wire, shared_server
 
+import celeriac.drivers.redis
 from celeriac.drivers import admin_of, one_store, open_broker, open_results
-from celeriac.drivers.redis import options as redis_options
 from celeriac.drivers.redis.broker import RedisBroker
 from celeriac.drivers.redis.waiting import BLOCKED_FOR, LOOK_EVERY
-from celeriac.exceptions import ImproperlyConfigured
 from celeriac.message import (
     MessageState,
     Owner,
@@ -358,42 +356,6 @@ def test_key_prefixes(redis: Wire) -> None:
 # --- options
 
 
-def test_options_of_celery_that_mean_nothing(redis: Wire, caplog: pytest.LogCaptureFixture) -> None:
-    redis_options._told.clear()
-    with caplog.at_level(logging.INFO, "celeriac.drivers.redis"):
-        for _ in range(2):
-            opened(visibility_timeout=3600, fanout_prefix=True, retry_on_timeout=True).close()
-    told = [text for text in caplog.messages if "accepted and not used" in text]
-    assert len(told) == 3
-    assert any("visibility_timeout" in text and "lease" in text for text in told)
-
-
-def test_unknown_option() -> None:
-    with pytest.raises(ImproperlyConfigured, match="Did you mean global_keyprefix"):
-        open_broker("redis://:secret@localhost/0", {"global_keyprefx": "x"})
-    with pytest.raises(ImproperlyConfigured, match="db='x'") as caught:
-        open_broker("redis://:secret@localhost/x")
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown", "db"),
-    [
-        ("redis://", "redis://localhost:6379", 0),
-        ("redis://h", "redis://h:6379", 0),
-        ("redis://h:7/3", "redis://h:7", 3),
-        ("redis://[::1]:7/3", "redis://::1:7", 3),
-        ("redis://u:p@h:7?db=4", "redis://h:7", 4),
-        ("redis://:p%40@h/", "redis://h:6379", 0),
-        ("redis+socket:///tmp/s?virtual_host=2", "redis+socket:///tmp/s", 2),
-        ("sentinel://a;sentinel://b:5/1?master_name=m", "sentinel://a:26379,b:5/m", 1),
-    ],
-)
-def test_urls(url: str, shown: str, db: int) -> None:
-    found = redis_options.read_options(url, {})
-    assert (found.place, found.db) == (shown, db)
-
-
 # --- what it costs, and what stays
 
 
@@ -626,7 +588,7 @@ def test_results_share_one_listener(redis: Wire) -> None:
 
 def test_folder_has_no_strangers() -> None:
     """Every Lua file is a script with a header, or included by one."""
-    folder = Path(redis_options.__file__).parent
+    folder = Path(celeriac.drivers.redis.__file__).parent
     texts = {path.stem: path.read_text() for path in folder.glob("*.lua")}
     included = {
         line.removeprefix("-- include: ")

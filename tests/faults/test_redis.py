@@ -168,16 +168,18 @@ def between(path: Path, workers: int = 1) -> Iterator[tuple[Field, Proxy, list[W
     server = shared_server()
     server.call("FLUSHALL")
     field = field_on(server, path)
-    with Proxy(server.port) as proxy:
-        through = urls(proxy.port)
-        env = {
-            **field.env,
-            "BOMBED_URL": through["url"],
-            "CELERIAC_RESULT_BACKEND": through["results"],
-        }
-        with field.workers(*["-c 2"] * workers, env=env) as running:
-            yield field, proxy, running
-    field.close()
+    try:
+        with Proxy(server.port) as proxy:
+            through = urls(proxy.port)
+            env = {
+                **field.env,
+                "BOMBED_URL": through["url"],
+                "CELERIAC_RESULT_BACKEND": through["results"],
+            }
+            with field.workers(*["-c 2"] * workers, env=env) as running:
+                yield field, proxy, running
+    finally:
+        field.close()
 
 
 def stall(proxy: Proxy) -> None:
