@@ -41,6 +41,7 @@ _WAITS = re.compile(r"timeout=|asyncio\.run")  # only now is a worker started
 # Words in backticks that begin like a setting: its own name, or something else that is known.
 _GROUPS = ("accept_", "task_", "worker_", "broker_", "result_", "beat_", "dead_letter_", "revoke_")
 _OTHERS = {"task_id", "task_name", "task_cls", "unknown_task_wait", "worker_main", "result_cls"}
+_OTHERS |= {"result_chord_ordered"}  # an option of Celery's Redis transport
 
 
 class Block(NamedTuple):

@@ -54,6 +54,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     by_id: bool = True  # waiting and delayed messages can be found and taken out (peek, cancel, …)
     pauses: bool = True
     keeps_records: bool = True  # results can be read by anybody, again and again
+    upkeep_every: float = 1.0  # seconds between two calls of maintain; below 5
     durability: str = ""  # one sentence for `celeriac report`
 
 
@@ -281,6 +282,9 @@ class EventBus(Protocol):
 
     def wake(self) -> None:
         """Make a ``listen`` that waits return now, with what there is. From any thread."""
+
+    def close(self) -> None:
+        """Let go of the connection; a waiting ``listen`` returns."""
 
 
 class QueueAdmin(Protocol):

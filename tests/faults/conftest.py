@@ -8,13 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.field import Field
+from tests.faults.field import FULL, Field
+
+STORES = ("sqlite", "redis")
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest) -> str:
+    """Each store that promises the same. ``make test`` runs most tests on SQLite only."""
+    chosen = str(request.param)
+    if chosen != "sqlite" and not FULL and "every_store" not in request.keywords:
+        pytest.skip("on this store with the full counts only")
+    return chosen
 
 
 @pytest.fixture
-def field(tmp_path: Path) -> Iterator[Field]:
-    """A database with short leases."""
-    made = Field(tmp_path, BOMBED_LEASE="1")
+def field(tmp_path: Path, store: str) -> Iterator[Field]:
+    """A store with short leases."""
+    made = Field(tmp_path, store, BOMBED_LEASE="1")
     yield made
     made.close()
 

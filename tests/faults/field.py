@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from tests.drivers.redis_stage import shared_server
 
 from celeriac import Celeriac
 from celeriac.message import MessageState, Peeked
@@ -247,14 +248,33 @@ def workers(
 
 
 class Field:
-    """One database, and what a test does with it."""
+    """One store, and what a test does with it. ``url`` and ``results``: of a server that the test
+    has started; ``folder``: where an SQLite file is to be."""
 
-    def __init__(self, path: Path, *, folder: Path | None = None, **more: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: str = "sqlite",
+        *,
+        folder: Path | None = None,
+        url: str = "",
+        results: str = "",
+        **more: str,
+    ) -> None:
         self.path = path
         self.database = (folder or path) / "queue.db"
-        self.url = f"sqlite:///{self.database}"
+        if store == "sqlite":
+            self.url, self.results = f"sqlite:///{self.database}", ""
+        elif url:
+            self.url, self.results = url, results
+        else:
+            self.url, self.results = emptied_redis()
+        if self.results:
+            more["CELERIAC_RESULT_BACKEND"] = self.results
         self.env = environment(path, self.url, **more)
-        self.app = Celeriac("bombed", broker=self.url, set_as_current=False)
+        self.app = Celeriac(
+            "bombed", broker=self.url, backend=self.results or None, set_as_current=False
+        )
         self.admin = self.app.admin()
         self.ledger = Ledger(path / "ledger")
         self.log = path / "log"
@@ -326,6 +346,13 @@ class Field:
 
     def close(self) -> None:
         self.app.close()
+
+
+def emptied_redis() -> tuple[str, str]:
+    """The URLs of broker and results on a server that all tests share, with nothing in it."""
+    server = shared_server()
+    server.call("FLUSHALL")
+    return server.url, f"redis://127.0.0.1:{server.port}/1"
 
 
 def environment(tmp_path: Path, url: str, **more: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ TASKS = 3000
 KILLS = 50
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(900)
 def test_random_kills_repeat_nothing(field: Field, rng: random.Random) -> None:
     tasks, kills = scaled(TASKS), scaled(KILLS)

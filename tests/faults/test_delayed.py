@@ -16,6 +16,7 @@ SURVIVORS = 1000
 LATE = 0.5
 
 
+@pytest.mark.every_store
 def test_due_messages_start_on_time(field: Field, rng: random.Random) -> None:
     """On an idle worker."""
     due: dict[str, float] = {}
@@ -34,6 +35,7 @@ def test_due_messages_start_on_time(field: Field, rng: random.Random) -> None:
     assert statistics.median(late) < 0.1
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(300)
 def test_delayed_messages_and_retries_survive_kills_of_everything(
     field: Field, rng: random.Random

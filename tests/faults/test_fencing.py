@@ -30,6 +30,7 @@ def stored(field: Field, task_id: str) -> bytes:
     return record.payload
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(600)
 def test_a_stopped_worker_is_fenced(field: Field, rng: random.Random) -> None:
     """Its late settlement changes nothing: not the result, and what follows is not sent twice.

@@ -7,10 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.faults.field import Bomber, Field, Ledger, environment, scaled, wait_until, workers
+from tests.faults.field import Bomber, Field, scaled, wait_until
 
-from celeriac import Celeriac, states
-from celeriac.message import MessageState
+from celeriac import states
 
 TASKS = 50_000
 KILLS = 200
@@ -47,55 +46,34 @@ def test_random_kills_of_pools_with_many_tasks_in_a_process(
     assert all(times <= SEATS + just for times, just in repeats), repeats
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(1800)
-def test_random_kills_lose_nothing(tmp_path: Path) -> None:
-    """Runner, agent, supervisor and whole tree, in equal parts, of two workers on one database."""
-    url = f"sqlite:///{tmp_path}/queue.db"
-    app = Celeriac("bombed", broker=url)
+def test_random_kills_lose_nothing(tmp_path: Path, store: str, rng: random.Random) -> None:
+    """Runner, agent, supervisor and whole tree, in equal parts, of two workers on one store."""
     tasks, kills = scaled(TASKS), scaled(KILLS)
-    seed = random.randrange(2**32)
-    print(f"\nseed {seed}: {tasks} tasks, {kills} kills")
-    admin = app.admin()
-
-    def held() -> int:
-        return sum(info.in_flight for info in admin.queues())
-
-    def left() -> int:
-        return sum(info.waiting + info.delayed + info.in_flight for info in admin.queues())
-
-    calls = durations(tasks, random.Random(seed))
-    ids = [
-        result.id
-        for start in range(0, tasks, 1000)
-        for result in app.send_many(
-            app.signature("bombed.work", c) for c in calls[start : start + 1000]
-        )
-    ]
-    env = environment(tmp_path, url)
-    with workers(2, env, "-c", "2", log=tmp_path / "log") as running:
-        wait_until(lambda: held() > 0, 30, "the first claim")
-        bomber = Bomber(running, held, seed)
-        while bomber.count < kills and left():
+    field = Field(tmp_path, store)
+    ids = field.send_all("work", durations(tasks, rng))
+    with field.workers("-c 2", "-c 2") as running:
+        wait_until(lambda: field.held() > 0, 30, "the first claim")
+        bomber = Bomber(running, field.held, rng.randrange(2**32))
+        while bomber.count < kills and field.left():
             bomber.strike()
             bomber.pause()
-        wait_until(lambda: _restarted(running) and not left(), 300, "the queue to drain")
+        wait_until(lambda: _restarted(running) and not field.left(), 300, "the queue to drain")
         wait_until(lambda: all(len(w.children()) > 2 for w in running), 30, "workers to be up")
-        for worker in running:
-            assert worker.stop() == 0
-    ledger = Ledger(tmp_path / "ledger").read()
+        assert [worker.stop() for worker in running] == [0, 0]
+    ledger = field.ledger.read()
     done = ledger.of("done")
     lost = [task_id for task_id in ids if not done[task_id]]
-    records = app.backend.get(ids) if app.backend is not None else []
-    stored = Counter(record.state if record is not None else None for record in records)
-    dead = admin.peek(None, MessageState.DEAD)
+    stored, dead = field.states(ids), field.dead()
     repeats = ledger.repeats(bomber.killed)
     over = [(times, just) for times, just in repeats if times > 1 + just]
-    print(f"kills that hit: {dict(bomber.hits)}")
+    print(f"{tasks} tasks, kills that hit: {dict(bomber.hits)}")
     print(f"lost {len(lost)}, dead-lettered {len(dead)}, states {dict(stored)}")
     print(
         f"repeats per killed runner: {dict(sorted(Counter(times for times, _ in repeats).items()))}"
     )
-    app.close()
+    field.close()
     assert not lost
     assert not dead
     assert stored == {states.SUCCESS: tasks}

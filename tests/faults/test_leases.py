@@ -30,6 +30,7 @@ def test_tasks_that_never_let_go_of_the_interpreter_run_once(field: Field) -> No
     assert "given up" not in field.logged()
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(300)
 def test_the_messages_of_a_dead_runner_run_again_within_a_second(
     field: Field, rng: random.Random
@@ -50,6 +51,7 @@ def test_the_messages_of_a_dead_runner_run_again_within_a_second(
     assert max(seconds) < 1.0
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(300)
 def test_the_messages_of_a_dead_worker_run_again_within_its_lease_and_5_s(field: Field) -> None:
     seconds: list[float] = []

@@ -26,10 +26,10 @@ def celeriac(field: Field, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("pool", ["processes", "threads", "asyncio"])
-def test_poison_is_buried_and_nothing_else(tmp_path: Path, pool: str) -> None:
+def test_poison_is_buried_and_nothing_else(tmp_path: Path, store: str, pool: str) -> None:
     """It is run as often as ``task_max_deliveries`` says; what was claimed with it, or runs beside
     it, is not buried. A dead letter that is sent again is a new run."""
-    field = Field(tmp_path, BOMBED_LEASE="1", BOMBED_MAX_DELIVERIES=str(TRIES))
+    field = Field(tmp_path, store, BOMBED_LEASE="1", BOMBED_MAX_DELIVERIES=str(TRIES))
     bait = tmp_path / "bait"
     bait.touch()
     task = "awork" if pool == "asyncio" else "work"
@@ -60,9 +60,10 @@ def test_poison_is_buried_and_nothing_else(tmp_path: Path, pool: str) -> None:
     field.close()
 
 
-def test_a_message_that_kills_is_counted_across_workers(tmp_path: Path) -> None:
+@pytest.mark.every_store
+def test_a_message_that_kills_is_counted_across_workers(tmp_path: Path, store: str) -> None:
     """Also when the whole worker goes with it, so that nobody is left to count."""
-    field = Field(tmp_path, BOMBED_LEASE="0.5", BOMBED_MAX_DELIVERIES=str(TRIES))
+    field = Field(tmp_path, store, BOMBED_LEASE="0.5", BOMBED_MAX_DELIVERIES=str(TRIES))
     task_id = field.send("work", 600.0)
     mate = field.send("work", 0.0, queue="other")
     for number in range(TRIES):

@@ -89,6 +89,7 @@ def last_ids(sig: Any) -> list[str]:
     return [sig.options["task_id"]]
 
 
+@pytest.mark.every_store
 @pytest.mark.timeout(1800)
 def test_workflows_survive_kills(field: Field, rng: random.Random) -> None:
     """DESIGN.md, promise 8."""

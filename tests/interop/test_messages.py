@@ -7,12 +7,15 @@ import datetime
 import decimal
 import json
 import uuid
+from collections.abc import Callable
 from datetime import UTC, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tests.interop.conftest import Way
-from tests.interop.parties import Scene
+from tests.interop.parties import Scene, until
+
+from celeriac.message import MessageState
 
 TYPED = {
     "datetime in UTC": datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC),
@@ -266,3 +269,87 @@ def test_an_envelope_with_a_plain_body(town: Scene, spacing: tuple[str, str]) ->
         }
         town.wire("LPUSH", queue, json.dumps(envelope, separators=spacing))
         assert town.client(reader).get(id) == 42
+
+
+class _Broken(NamedTuple):
+    content_type: str
+    encoding: str
+    body: bytes
+    headers: dict[str, Any]
+
+
+BROKEN = {
+    "body is no JSON": _Broken("application/json", "utf-8", b"[[1, 2", {"task": "shop.add"}),
+    "body is no task": _Broken("application/json", "utf-8", b'"hello"', {"task": "shop.add"}),
+    "type that nobody knows": _Broken("application/x-own", "binary", b"\xff", {"task": "shop.add"}),
+    "value of unknown type": _Broken(
+        "application/json",
+        "utf-8",
+        b'[[1, {"__type__": "money", "__value__": "1 EUR"}], {}, {}]',
+        {"task": "shop.add"},
+    ),
+    "compressed by an unknown way": _Broken(
+        "application/json", "utf-8", b"xx", {"task": "shop.add", "compression": "application/x-z"}
+    ),
+    "no task at all": _Broken("application/json", "utf-8", b'{"hello": 1}', {}),
+}
+
+
+def test_what_cannot_be_understood_is_kept(town: Scene) -> None:
+    """As a dead letter with its bytes; what follows is run. (Celery's worker stops at some of
+    these.)"""
+    ids = {}
+    for name, broken in BROKEN.items():
+        id = ids[name] = str(uuid.uuid4())
+        headers = {"lang": "py", "id": id, "root_id": id, **broken.headers}
+        envelope = {
+            "body": base64.b64encode(broken.body).decode(),
+            "content-encoding": broken.encoding,
+            "content-type": broken.content_type,
+            "headers": headers if broken.headers else {},
+            "properties": {
+                "correlation_id": id,
+                "delivery_info": {"exchange": "", "routing_key": "new"},
+                "delivery_tag": str(uuid.uuid4()),
+                "delivery_mode": 2,
+                "body_encoding": "base64",
+                "priority": 0,
+            },
+        }
+        town.wire("LPUSH", "new", json.dumps(envelope))
+    client = town.client("celery")
+    assert client.get(client.send("add", 1, 2, queue="new")) == 3
+    look = "{one.message.id: one.message.body for one in app.admin().peek('new', state)}"
+    kept = town.client("celeriac")(look, state=MessageState.DEAD)
+    assert {name: kept.get(id) for name, id in ids.items()} == {
+        name: broken.body for name, broken in BROKEN.items()
+    }
+
+
+def test_a_serializer_that_the_worker_does_not_accept(scene: Callable[..., Scene]) -> None:
+    """By default both accept JSON only; ours keeps the message, and says so to who waits."""
+    town = scene()
+    town.wait_ready(town.start("celeriac", "-P", "solo", "-Q", "new"))
+    client = town.client("celery")
+    id = client.send("add", 1, 2, queue="new", serializer="pickle")
+    until(lambda: client.state(id) == "FAILURE", "the sender to be told")
+    look = "[one.message.content_type for one in app.admin().peek('new', state)]"
+    kept = town.client("celeriac")(look, state=MessageState.DEAD)
+    assert kept == ["application/x-python-serialize"]
+
+
+def test_beats_mark(way: Way) -> None:
+    """Celery's beat marks what it sends."""
+    told = way.run("tell", headers={"celery_beat_task": True})
+    assert told["headers"]["celery_beat_task"] is True
+
+
+def test_what_says_its_own_json(way: Way) -> None:
+    """Objects with ``__json__``, and named tuples."""
+    id = way.client(
+        "echo.apply_async((type('Own', (), {'__json__': lambda self: {'own': [1]}})(),"
+        " __import__('collections').namedtuple('Pair', 'a b')(1, 2)), queue=queue).id",
+        queue=way.queue,
+    )
+    for client in (way.client, way.other):
+        assert client.get(id)["args"] == [{"own": [1]}, [1, 2]]

@@ -749,7 +749,7 @@ class TestAccepted:
         assert conf.without_effect() == {}
 
     def test_others_are_silent(self, caplog: pytest.LogCaptureFixture) -> None:
-        make({"redis_max_connections": 3, "task_default_queue": "a"})
+        make({"redis_socket_timeout": 3, "task_default_queue": "a"})
         assert not caplog.records
 
 

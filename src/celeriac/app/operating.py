@@ -47,6 +47,7 @@ def revoke(app: Celeriac, ids: str | Sequence[str], terminate: bool, signal: str
     bus = app.make_bus() if terminate else None
     if bus is not None:
         bus.emit("cancel")
+        bus.close()
 
 
 def _signal_name(value: str | int) -> str:

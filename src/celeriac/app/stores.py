@@ -64,14 +64,15 @@ def make_results(app: ConfiguredApp) -> ResultBackend | None:
     url = app.backend_url
     if url is None:
         return None
-    return drivers.open_results(
-        url, _driver_options(app, url, app.conf.result_backend_transport_options)
-    )
+    options = app.conf.result_backend_transport_options
+    return drivers.open_results(url, _driver_options(app, url, options, results=True))
 
 
-def _driver_options(app: ConfiguredApp, url: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _driver_options(
+    app: ConfiguredApp, url: str, given: Mapping[str, Any], *, results: bool = False
+) -> Mapping[str, Any]:
     """The driver's options: those of its own mapping, and before them its settings."""
-    named = drivers.settings_of(url)
+    named = drivers.settings_of(url, results=results)
     if not named:
         return given
     found = {option: getattr(app.conf, setting) for option, setting in named.items()}
@@ -81,12 +82,13 @@ def _driver_options(app: ConfiguredApp, url: str, given: Mapping[str, Any]) -> M
 def make_schedules(app: ConfiguredApp) -> ScheduleStore | None:
     """A new, unopened store for periodic tasks: the broker's, else the result backend's; None
     if neither has one."""
-    for url, given in (
-        (app.broker_url, app.conf.broker_transport_options),
-        (app.backend_url, app.conf.result_backend_transport_options),
+    for url, given, results in (
+        (app.broker_url, app.conf.broker_transport_options, False),
+        (app.backend_url, app.conf.result_backend_transport_options, True),
     ):
         if url is not None:
-            store = drivers.open_schedules(url, _driver_options(app, url, given))
+            options = _driver_options(app, url, given, results=results)
+            store = drivers.open_schedules(url, options)
             if store is not None:
                 return store
     return None
@@ -95,7 +97,8 @@ def make_schedules(app: ConfiguredApp) -> ScheduleStore | None:
 def make_bus(app: ConfiguredApp) -> EventBus | None:
     """A new event bus of the broker, if it has one."""
     try:
-        return drivers.open_bus(app.broker_url, app.conf.broker_transport_options)
+        url = app.broker_url
+        return drivers.open_bus(url, _driver_options(app, url, app.conf.broker_transport_options))
     except NotCapable:
         return None
 

@@ -102,38 +102,78 @@ class BrokerSettings:
 class RedisSettings:
     group = "Redis"
 
-    redis_host = later(TEXT, None, "CELERY_REDIS_HOST", doc="Host, without a URL.")
-    redis_port = later(INT, None, "CELERY_REDIS_PORT", doc="Port, without a URL.")
-    redis_db = later(INT, None, "CELERY_REDIS_DB", doc="Database number, without a URL.")
-    redis_username = later(TEXT, None, "CELERY_REDIS_USERNAME", doc="User, without a URL.")
-    redis_password = later(
-        TEXT, None, "CELERY_REDIS_PASSWORD", doc="Password, without a URL.", secret=True
+    redis_host = setting(
+        TEXT, None, "CELERY_REDIS_HOST", doc="Host for results, if the URL names none."
     )
-    redis_max_connections = later(
-        INT, None, "CELERY_REDIS_MAX_CONNECTIONS", doc="Bound of the connections for results."
+    redis_port = setting(
+        INT, None, "CELERY_REDIS_PORT", doc="Port for results, if the URL names no host."
     )
-    redis_socket_timeout = later(
-        maybe(SECONDS), 120.0, "CELERY_REDIS_SOCKET_TIMEOUT", doc="Seconds for an answer."
+    redis_db = setting(
+        INT, None, "CELERY_REDIS_DB", doc="Database number for results, if the URL names none."
     )
-    redis_socket_connect_timeout = later(
-        SECONDS, None, "CELERY_REDIS_SOCKET_CONNECT_TIMEOUT", doc="Seconds to connect."
+    redis_username = setting(
+        TEXT, None, "CELERY_REDIS_USERNAME", doc="User for results, if the URL names none."
     )
-    redis_socket_keepalive = later(
-        BOOL, False, "CELERY_REDIS_SOCKET_KEEPALIVE", doc="Whether TCP keeps connections alive."
+    redis_password = setting(
+        TEXT,
+        None,
+        "CELERY_REDIS_PASSWORD",
+        doc="Password for results, if the URL has none.",
+        secret=True,
     )
-    redis_retry_on_timeout = later(
-        BOOL, False, "CELERY_REDIS_RETRY_ON_TIMEOUT", doc="Whether a time-out is tried again."
+    redis_max_connections = accepted(
+        INT,
+        None,
+        "CELERY_REDIS_MAX_CONNECTIONS",
+        doc="Bound of the connections for results.",
+        reason="a process has two of them, however many threads wait",
     )
-    redis_backend_use_ssl = later(
-        SSL, None, "CELERY_REDIS_BACKEND_USE_SSL", doc="TLS for the connection."
+    redis_socket_timeout = setting(
+        maybe(SECONDS),
+        None,
+        "CELERY_REDIS_SOCKET_TIMEOUT",
+        doc="Seconds for an answer about results.",
+        default_text="5",
     )
-    redis_backend_health_check_interval = later(
-        SECONDS, None, doc="Seconds between checks of a connection."
+    redis_socket_connect_timeout = setting(
+        SECONDS,
+        None,
+        "CELERY_REDIS_SOCKET_CONNECT_TIMEOUT",
+        doc="Seconds to connect for results.",
+        default_text="3",
     )
-    redis_backend_credential_provider = later(
-        ANY, None, doc="Object or path of a class that gives user and password.", secret=True
+    redis_socket_keepalive = setting(
+        BOOL,
+        None,
+        "CELERY_REDIS_SOCKET_KEEPALIVE",
+        doc="Whether TCP keeps connections for results alive.",
+        default_text="`True`",
     )
-    redis_client_name = later(TEXT, None, doc="Name of the connections in `CLIENT LIST`.")
+    redis_retry_on_timeout = accepted(
+        BOOL,
+        False,
+        "CELERY_REDIS_RETRY_ON_TIMEOUT",
+        doc="Whether a time-out is tried again.",
+        reason="a connection that failed is thrown away and built anew by whoever needs it next",
+    )
+    redis_backend_use_ssl = setting(
+        SSL, None, "CELERY_REDIS_BACKEND_USE_SSL", doc="TLS for the connections for results."
+    )
+    redis_backend_health_check_interval = accepted(
+        SECONDS,
+        None,
+        doc="Seconds between checks of a connection.",
+        reason="a connection that was idle is looked at before it is used",
+    )
+    redis_backend_credential_provider = setting(
+        ANY,
+        None,
+        doc="Object or path of a class that gives user and password for results.",
+        secret=True,
+    )
+    redis_client_name = setting(
+        TEXT, None, doc="Name of the connections for results in `CLIENT LIST`."
+    )
 
 
 class DatabaseSettings:

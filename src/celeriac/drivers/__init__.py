@@ -118,9 +118,14 @@ def keeps_results(url: str) -> bool:
     return bool(getattr(driver_for(url), "keeps_results", False))
 
 
-def settings_of(url: str) -> Mapping[str, str]:
-    """Options of the driver that are settings of the application: option to setting."""
-    return cast("Mapping[str, str]", getattr(driver_for(url), "SETTINGS", {}))
+def settings_of(url: str, *, results: bool = False) -> Mapping[str, str]:
+    """Options of the driver that are settings of the application: option to setting. A driver
+    may have others for ``results``."""
+    driver = driver_for(url)
+    settings = getattr(driver, "SETTINGS", {})
+    if results:
+        settings = getattr(driver, "RESULT_SETTINGS", settings)
+    return cast("Mapping[str, str]", settings)
 
 
 def sends_results(url: str) -> bool:

@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celeriac.worker.agent")
 
 NAP: Final = 0.25  # how often it looks around while there is no bus to listen to
-MAINTAIN_EVERY: Final = 1.0
 AGAIN: Final = 0.01  # a call that wakes comes too early, if nobody was waiting yet
 HANDED_AGAIN: Final = 30.0
 RETRY_FIRST: Final = 0.25
-RETRY_LAST: Final = 3.0  # below any sensible lease: the outage's end must not be missed by much
+RETRY_LAST: Final = 3.0  # and well below the lease: who misses an outage's end is dead
 
 
 def main(app: Celeriac, options: WorkerOptions, table: SlotTable, control_fd: int) -> int:
@@ -81,7 +80,7 @@ class Agent:
         self._recover_from = self._owner.incarnation - 1
         self._heartbeat_due = 0.0
         self._maintain_due = 0.0
-        self._maintain_every = min(MAINTAIN_EVERY, options.lease / 4)
+        self._maintain_every = 0.0
         self._leaving = False
         self._orphaned = False
         self._heard = threading.Event()
@@ -134,6 +133,7 @@ class Agent:
         broker = self._app.make_broker()
         broker.open()
         self._broker = broker
+        self._maintain_every = min(broker.capabilities.upkeep_every, self._options.lease / 4)
         self._bus = self._app.make_bus()
         if self._bus is not None:
             self._bus.listen(("cancel",), 0.0)  # hear from now on, before anything can run
@@ -148,7 +148,7 @@ class Agent:
         self._watchdog.use(None)
         for one in (bus, results, broker):
             try:
-                if one is not None and hasattr(one, "close"):
+                if one is not None:
                     one.close()
             except (OSError, CeleriacError) as exc:
                 logger.debug("Closing a broken connection: %s", exc)
@@ -160,7 +160,7 @@ class Agent:
             logger.error("The broker cannot be reached, trying again: %s", exc)
         self._disconnect()
         self._sleep(self._pause * random.uniform(0.5, 1.0))
-        self._pause = min(self._pause * 2, RETRY_LAST)
+        self._pause = min(self._pause * 2, RETRY_LAST, self._options.lease / 4)
 
     def _recovered(self) -> None:
         """A whole turn went well: a broker that lets in and then refuses is not back."""

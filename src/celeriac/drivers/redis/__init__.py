@@ -18,9 +18,29 @@ from celeriac.drivers.redis.bus import RedisEventBus
 from celeriac.drivers.redis.results import RedisResultBackend
 from celeriac.drivers.redis.schedules import RedisScheduleStore
 
-__all__ = ["admin", "broker", "bus", "results", "schedules"]
+__all__ = ["RESULT_SETTINGS", "SETTINGS", "admin", "broker", "bus", "results", "schedules"]
 
 keeps_results = False  # as with Celery: results are kept where result_backend says
+
+SETTINGS = {
+    "ssl": "broker_use_ssl",
+}
+"""Options of the broker that the application's settings give, if nothing else does."""
+
+RESULT_SETTINGS = {
+    "host": "redis_host",
+    "port": "redis_port",
+    "db": "redis_db",
+    "username": "redis_username",
+    "password": "redis_password",
+    "credential_provider": "redis_backend_credential_provider",
+    "ssl": "redis_backend_use_ssl",
+    "socket_timeout": "redis_socket_timeout",
+    "socket_connect_timeout": "redis_socket_connect_timeout",
+    "socket_keepalive": "redis_socket_keepalive",
+    "client_name": "redis_client_name",
+}
+"""The same for results."""
 
 
 def broker(url: str, options: Mapping[str, Any]) -> RedisBroker:

@@ -3,7 +3,7 @@
 -- ARGV: 1 count, then for each: lease, owner within it, tag
 -- Returns: for each 1, or 0 if it is no longer held
 -- include: messages
-redis.call('DEL', KEYS[1] .. 'none')
+-- drains
 local answers = {}
 for i = 1, tonumber(ARGV[1]) do
   local held = KEYS[1] .. 'held:' .. ARGV[i * 3 - 1]

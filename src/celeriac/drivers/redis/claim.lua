@@ -6,18 +6,39 @@
 -- Returns: {number of the first, indexes of cancelled ones, when the next is due or "",
 --           paused queues, queue, {messages}, queue, {messages}, ...}; error LEASELOST
 -- A message whose time has not come is put among the delayed ones by whoever claims it; one that
--- was lost before is handed out alone. The first command is a write that a full server permits.
+-- was lost before is handed out alone. A full server permits it.
 -- include: messages
 -- include: due
--- now
+-- drains
 local base, prefix, separator = KEYS[1], ARGV[1], ARGV[2]
 local lease, owner = ARGV[3], ARGV[4]
 local limit, room = tonumber(ARGV[5]), tonumber(ARGV[6])
 local held = base .. 'held:' .. lease
-redis.call('DEL', base .. 'none')
 if not redis.call('ZSCORE', base .. 'leases', lease) then
   return redis.error_reply('LEASELOST ' .. lease)
 end
+
+local paused = {}
+for _, queue in ipairs(redis.call('SMEMBERS', base .. 'paused')) do paused[queue] = true end
+local asked, stopped, kept = {}, {}, {}
+for i = 9, 8 + tonumber(ARGV[8]) do
+  local queue = ARGV[i]
+  asked[#asked + 1] = queue
+  if paused[queue] then
+    stopped[#stopped + 1] = queue
+  else
+    kept[#kept + 1] = base .. 'front:' .. queue
+    kept[#kept + 1] = base .. 'delayed:' .. queue
+    for step in string.gmatch(ARGV[7], '%d+') do
+      kept[#kept + 1] = list_key(prefix, separator, step, queue)
+    end
+  end
+end
+-- An idle worker asks for little.
+if #kept < 5000 and (#kept == 0 or redis.call('EXISTS', unpack(kept)) == 0) then
+  return {0, {}, '', stopped}
+end
+-- now
 
 local PLAIN = '{"celeriac":"",'
 local MOST_PARKED = 1000
@@ -134,14 +155,6 @@ local function drain(key, step, queue)
   end
   for i = 1, #aside do redis.call('LPUSH', key, aside[i]) end
   if count > before then places[#places + 1] = {before + 1, step, queue} end
-end
-
-local paused = {}
-for _, queue in ipairs(redis.call('SMEMBERS', base .. 'paused')) do paused[queue] = true end
-local asked, stopped = {}, {}
-for i = 9, 8 + tonumber(ARGV[8]) do
-  asked[#asked + 1] = ARGV[i]
-  if paused[ARGV[i]] then stopped[#stopped + 1] = ARGV[i] end
 end
 
 for _, queue in ipairs(asked) do

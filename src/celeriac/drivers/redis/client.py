@@ -17,6 +17,7 @@ from celeriac.drivers.redis.scripts import Script
 __all__ = ["Client"]
 
 Reply = Any
+_IS_FULL = "OOM command not allowed"
 
 
 class Client:
@@ -111,20 +112,32 @@ class Client:
         if clock is not None:
             now = repr(clock()).encode()
             count, packed = count + 1, packed + b"$%d\r\n%b\r\n" % (len(now), now)
-        sha, text = script.at(clock is not None)
         rest = b"$1\r\n1\r\n$%d\r\n%b\r\n%b" % (len(self.base), self.base, packed)
         with self.lock:
             connection = self._connected()
             try:
-                connection.send(b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b" % (count + 4, sha, rest))
-                reply = connection.read()
-                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-                    head = b"*%d\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n" % (count + 4, len(text), text)
-                    connection.send(head + rest)
-                    reply = connection.read()
+                reply = _evaluated(connection, script.at(clock is not None), count, rest)
+                if (
+                    script.drains
+                    and isinstance(reply, hiredis.ReplyError)
+                    and _IS_FULL in str(reply)
+                ):
+                    reply = _evaluated(connection, script.when_full(clock is not None), count, rest)
             except BaseException:
                 self._drop()
                 raise
         if isinstance(reply, hiredis.ReplyError):
             self._refuse(reply)
         return reply
+
+
+def _evaluated(connection: Connection, form: tuple[bytes, bytes], count: int, rest: bytes) -> Reply:
+    """What the script answers; the server is told its text if it does not know it (any more)."""
+    sha, text = form
+    connection.send(b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b" % (count + 4, sha, rest))
+    reply = connection.read()
+    if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+        head = b"*%d\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n" % (count + 4, len(text), text)
+        connection.send(head + rest)
+        reply = connection.read()
+    return reply

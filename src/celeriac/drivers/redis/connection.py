@@ -58,8 +58,11 @@ class Connection:
     def _log_in(self, protocol: int) -> None:
         options = self.options
         hello: list[str | int] = ["HELLO", protocol]
-        if options.password:
-            hello += ["AUTH", options.username or "default", options.password]
+        user, password = options.username, options.password
+        if options.credentials is not None:
+            user, password = options.credentials()
+        if password:
+            hello += ["AUTH", user or "default", password]
         try:
             answer = self.call(pack(tuple(hello)))
         except OperationalError as error:

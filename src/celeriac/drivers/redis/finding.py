@@ -61,6 +61,7 @@ def _ask(options: Options, sentinel: Address) -> Address | None:
         master="",
         username=options.sentinel_username,
         password=options.sentinel_password,
+        credentials=None,
         tls=(options.tls or Tls()) if options.sentinel_tls else None,
         client_name="",
         db=0,

@@ -9,7 +9,7 @@
 -- include: leases
 -- now
 local base, prefix, separator = KEYS[1], ARGV[1], ARGV[2]
-redis.call('DEL', base .. 'none')
+-- drains
 
 -- Somebody must be there who puts them back when they are due: without a worker of ours they stay
 -- where a Celery worker finds them, and are only counted.
@@ -56,20 +56,25 @@ for i = 5, 4 + tonumber(ARGV[4]) do
   local queue = ARGV[i]
   local keys, counted = {base .. 'front:' .. queue}, 0
   for step in string.gmatch(ARGV[3], '%d+') do
-    local key = list_key(prefix, separator, step, queue)
-    keys[#keys + 1] = key
-    counted = counted + park(key, step, queue)
+    keys[#keys + 1] = list_key(prefix, separator, step, queue)
   end
-  promote(base, prefix, separator, queue, now_text)
-  local waiting, oldest = 0, {}
-  for _, key in ipairs(keys) do
-    local length = redis.call('LLEN', key)
-    waiting = waiting + length
-    if length > 0 then oldest[#oldest + 1] = redis.call('LINDEX', key, -1) end
+  local waiting, delayed, oldest = 0, 0, {}
+  local later = base .. 'delayed:' .. queue
+  if redis.call('EXISTS', later, unpack(keys)) > 0 then
+    for step in string.gmatch(ARGV[3], '%d+') do
+      counted = counted + park(list_key(prefix, separator, step, queue), step, queue)
+    end
+    promote(base, prefix, separator, queue, now_text)
+    for _, key in ipairs(keys) do
+      local length = redis.call('LLEN', key)
+      waiting = waiting + length
+      if length > 0 then oldest[#oldest + 1] = redis.call('LINDEX', key, -1) end
+    end
+    delayed = redis.call('ZCARD', later)
   end
   local row = {
     waiting - counted,
-    redis.call('ZCARD', base .. 'delayed:' .. queue) + counted,
+    delayed + counted,
     in_flight[queue] or 0,
     tonumber(redis.call('HGET', base .. 'dead_counts', queue) or 0),
     redis.call('SISMEMBER', base .. 'paused', queue),

@@ -6,7 +6,7 @@
 -- now
 -- include: leases
 local base, held = KEYS[1], KEYS[1] .. 'held:' .. ARGV[1]
-redis.call('DEL', base .. 'none')
+-- drains
 if not renew(base, ARGV[1]) then return {0} end
 local answer = {1}
 if redis.call('EXISTS', base .. 'cancelled') == 1 then

@@ -17,7 +17,8 @@ local function renew(base, lease, worker)
   if ends and known and tonumber(ends) > now then since = unpacked(known)[2] end
   worker[2] = since
   redis.call('ZADD', base .. 'leases', string.format('%.6f', now + tonumber(worker[1])), lease)
-  redis.call('HSET', base .. 'workers', lease, table.concat(worker, '\0'))
+  local written = table.concat(worker, '\0')
+  if written ~= known then redis.call('HSET', base .. 'workers', lease, written) end
   return true
 end
 

@@ -6,13 +6,27 @@
 -- Returns: what was handed: see hand
 -- include: messages
 -- include: due
+-- include: fronts
 -- now
 -- include: leases
 -- include: handing
 local base, prefix, separator, judge = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
-redis.call('DEL', base .. 'none')
-for _, queue in ipairs(redis.call('SMEMBERS', base .. 'queues')) do
-  promote(base, prefix, separator, queue, now_text)
+-- drains
+
+-- An idle server is asked for little: nearly always nothing of this is there.
+local queues = redis.call('SMEMBERS', base .. 'queues')
+local kept = {base .. 'dead', base .. 'cancelled', base .. 'keys'}
+for _, queue in ipairs(queues) do
+  kept[#kept + 1] = base .. 'delayed:' .. queue
+  kept[#kept + 1] = base .. 'front:' .. queue
+end
+local anything = #kept < 5000 and redis.call('EXISTS', unpack(kept)) or 1
+if anything > 0 then
+  for _, queue in ipairs(queues) do
+    promote(base, prefix, separator, queue, now_text)
+    -- Whoever was woken for these may be dead: they wake somebody else.
+    unfront(base, prefix, queue)
+  end
 end
 
 local answer = {}
@@ -34,13 +48,14 @@ local function collect(lease)
   redis.call('DEL', held)
 end
 
-local ends = redis.call('ZSCORE', base .. 'leases', judge)
-local known = redis.call('HGET', base .. 'workers', judge)
-if ends and known and tonumber(ends) > now then
-  local own = unpacked(known)
-  if now - tonumber(own[2]) >= tonumber(own[1]) then
-    for _, lease in ipairs(redis.call('ZRANGEBYSCORE', base .. 'leases', '-inf', now_text)) do
-      collect(lease)
+local dead = redis.call('ZRANGEBYSCORE', base .. 'leases', '-inf', now_text)
+if #dead > 0 then
+  local ends = redis.call('ZSCORE', base .. 'leases', judge)
+  local known = redis.call('HGET', base .. 'workers', judge)
+  if ends and known and tonumber(ends) > now then
+    local own = unpacked(known)
+    if now - tonumber(own[2]) >= tonumber(own[1]) then
+      for _, lease in ipairs(dead) do collect(lease) end
     end
   end
 end
@@ -54,7 +69,7 @@ local function drop(members)
     end
   end
 end
-if redis.call('EXISTS', base .. 'dead', base .. 'cancelled', base .. 'keys') > 0 then
+if anything > 0 then
   if ARGV[6] ~= '' then
     local before = string.format('%.6f', now - tonumber(ARGV[6]))
     drop(redis.call('ZRANGEBYSCORE', base .. 'dead', '-inf', before, 'LIMIT', 0, 1000))

@@ -10,7 +10,7 @@
 -- include: leases
 -- include: handing
 local base, held, answer, ran = KEYS[1], KEYS[1] .. 'held:' .. ARGV[1], {}, {}
-redis.call('DEL', base .. 'none')
+-- drains
 for i = 6, 5 + tonumber(ARGV[5]) do ran[ARGV[i]] = true end
 for _, one in ipairs(numbers_of(held, ARGV[2])) do
   local step, queue, message = place_of(redis.call('HGET', held, one[2]))

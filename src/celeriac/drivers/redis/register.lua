@@ -4,6 +4,6 @@
 -- Returns: 1
 -- now
 -- include: leases
-redis.call('DEL', KEYS[1] .. 'none')
+-- drains
 renew(KEYS[1], ARGV[1], {ARGV[2], '', ARGV[3], ARGV[4], ARGV[5]})
 return 1

@@ -5,7 +5,7 @@
 -- Returns: how many there were; error LEASELOST
 -- include: messages
 local base, count = KEYS[1], 0
-redis.call('DEL', base .. 'none')
+-- drains
 if ARGV[3] ~= '' and not redis.call('ZSCORE', base .. 'leases', ARGV[3]) then
   return redis.error_reply('LEASELOST ' .. ARGV[3])
 end

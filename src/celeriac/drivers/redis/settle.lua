@@ -16,7 +16,7 @@
 -- include: adding
 local base, prefix, separator = KEYS[1], ARGV[1], ARGV[2]
 local results, elsewhere = ARGV[6], ARGV[4] ~= ARGV[5]
-redis.call('DEL', base .. 'none')
+-- drains
 
 local function in_results(call, ...)
   if not elsewhere then return call(...) end

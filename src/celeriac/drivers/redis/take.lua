@@ -11,7 +11,7 @@
 -- now
 -- include: handing
 local base, queue, place = KEYS[1], ARGV[3], ARGV[4]
-redis.call('DEL', base .. 'none')
+-- drains
 if not redis.call('ZSCORE', base .. 'leases', ARGV[7]) then
   return redis.error_reply('LEASELOST ' .. ARGV[7])
 end

@@ -25,8 +25,11 @@ from celeriac.exceptions import OperationalError
 
 __all__ = ["LOOK_EVERY", "Bell", "Waiter", "WaitingRoom"]
 
-LOOK_EVERY = 5.0
+LOOK_EVERY = 10.0
 """Seconds after which a waiter claims again though nobody woke it."""
+
+BLOCKED_FOR = 5.0
+"""Seconds after which the server says that there was nothing; else the connection is dead."""
 
 CLOSING = 2.0
 """Seconds that closing waits for those who wait to come back."""
@@ -160,7 +163,7 @@ class Waiter:
     def _block(self, connection: Connection) -> None:
         options = self._room.client.options
         queue = self.queues[0]
-        seconds = LOOK_EVERY
+        seconds = BLOCKED_FOR
         connection.send(
             pack(
                 (
