@@ -268,6 +268,11 @@ class RabbitBroker:
                 line = self._declaring(look)
                 batch = self._accept(line, owner, limit, max_bytes)
                 left = deadline - time.monotonic()
+                if not batch and wakes != self._wakes and line.inbox.waits_for_claim:
+                    # Whoever wakes us has something else to do: nothing may be left to come.
+                    line.inbox.unsubscribe(wait=True)
+                    line.inbox.take_in()
+                    batch = self._accept(line, owner, limit, max_bytes)
                 if self._sleeping:
                     self._ring()  # their subscription may have been ended here
                 if batch or left <= 0 or wakes != self._wakes:

@@ -147,8 +147,9 @@ class Inbox:
         self.subscribe((queue,), more)
         deadline = time.monotonic() + _LINGER  # somebody else may have been faster
         while len(self.arrived) < wanted and time.monotonic() < deadline:
-            self._connection.read(deadline - time.monotonic())
-            self.take_in()
+            self._connection.read(max(0.0, deadline - time.monotonic()))
+            if self.take_in():
+                deadline = time.monotonic() + _LINGER
         self.unsubscribe(wait=True)
         self.take_in()
 
