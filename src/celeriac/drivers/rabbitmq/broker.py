@@ -232,11 +232,10 @@ class RabbitBroker:
             self._put_back([self._held.pop(tag)[1] for tag in mine])
 
     def heartbeat(self, lease: str) -> Pulse:
-        """Alive while the server answers."""
+        """Alive while the server answers: it is our connection."""
         with self._lock:
-            if lease not in self._leases:
-                return Pulse(alive=False)
             line = self._fresh_line()
+            line.connection.probe()
             self._notes.follow(line.connection)
             return Pulse(alive=True, cancelled=self._notes.recent())
 
@@ -295,7 +294,8 @@ class RabbitBroker:
         window = limit if len(queues) == 1 else 1
         inbox.take_in()
         gone = inbox.lost_subscriptions()
-        if waits and not gone and inbox.subscribed_to(queues, window):
+        silent = inbox.silent  # then the subscription is made anew, which needs an answer
+        if waits and not gone and not silent and inbox.subscribed_to(queues, window):
             if inbox.arrived:
                 # What is on its way belongs to this claim; a full window has nothing more.
                 inbox.unsubscribe(wait=len(inbox.arrived) < window)

@@ -68,6 +68,11 @@ class Inbox:
         return bool(self._subscribed) and not self.arrived
 
     @property
+    def silent(self) -> bool:
+        """Has nothing been heard for so long that the connection may be dead?"""
+        return self._connection.silent
+
+    @property
     def waits_for_claim(self) -> bool:
         """Is a claim waiting for what comes?"""
         return bool(self._subscribed)
