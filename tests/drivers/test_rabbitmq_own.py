@@ -33,7 +33,7 @@ def connect(url: str) -> Iterator[Any]:
     made: list[RabbitBroker] = []
 
     def make(**options: Any) -> RabbitBroker:
-        broker = open_broker(url, options)
+        broker = open_broker(url, {"delayed_queue_type": "classic", **options})
         assert isinstance(broker, RabbitBroker)
         broker.open()
         broker.register(Worker(lease="w1", ttl=5.0))
@@ -187,9 +187,10 @@ def test_held_for_longer_than_the_server_allows() -> None:
 # --- delays -------------------------------------------------------------------------------------
 
 
-def test_delays_are_kept(connect: Any) -> None:
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_delays_are_kept(connect: Any, kind: str) -> None:
     """Promise 5: nothing starts early, and nothing more than 0.5 s late."""
-    broker = connect()
+    broker = connect(delayed_queue_type=kind)
     broker.publish([message("first", due_at=time.time() + 0.1)])  # makes what delays
     broker.settle([done(d) for d in claim(broker)])
     now = time.time()

@@ -36,7 +36,7 @@ from celeriac.utils import uuid
 _MOST: Final = 200_000  # dead letters that are read at once
 _PATIENCE: Final = 60.0  # seconds for reading them
 _CHUNK: Final = 500
-_RETURNING: Final = 0.1  # seconds
+_RETURNING: Final = 2.0  # seconds
 
 
 class RabbitQueueAdmin:
@@ -173,9 +173,6 @@ class RabbitQueueAdmin:
         """Show every dead letter of the queue, the oldest first; those for which the answer is
         True are removed, the others are as they were. How many were removed."""
         depth = line.topology.depth(queue + DEAD)
-        if depth is not None and not depth[0] and line.topology.kind(queue) == "quorum":
-            time.sleep(_RETURNING)  # what was just looked at is on its way back
-            depth = line.topology.depth(queue + DEAD)
         if not depth or not depth[0]:
             return 0
         contents = _browse(line.connection, queue + DEAD, min(depth[0], _MOST))
@@ -192,7 +189,18 @@ class RabbitQueueAdmin:
                 line.connection.send(frames.nack_all(BROWSE))
         finally:
             line.connection.close_channel(BROWSE)
+        self._await_return(line, queue + DEAD, len(contents) - len(gone))
         return len(gone)
+
+    @staticmethod
+    def _await_return(line: Line, queue: str, count: int) -> None:
+        """What was looked at is in its queue again, for whoever looks next: a quorum queue takes
+        a moment for that."""
+        deadline = time.monotonic() + _RETURNING
+        while (depth := line.topology.depth(queue)) and depth[0] < count:
+            if time.monotonic() > deadline:
+                return  # somebody else looks at them now
+            time.sleep(0.002)
 
 
 class _Expired:

@@ -232,11 +232,10 @@ class RabbitBroker:
             self._put_back([self._held.pop(tag)[1] for tag in mine])
 
     def heartbeat(self, lease: str) -> Pulse:
-        """Alive while the server answers."""
+        """Alive while the server answers: it is our connection."""
         with self._lock:
-            if lease not in self._leases:
-                return Pulse(alive=False)
             line = self._fresh_line()
+            line.connection.probe()
             self._notes.follow(line.connection)
             return Pulse(alive=True, cancelled=self._notes.recent())
 
@@ -268,6 +267,11 @@ class RabbitBroker:
                 line = self._declaring(look)
                 batch = self._accept(line, owner, limit, max_bytes)
                 left = deadline - time.monotonic()
+                if not batch and wakes != self._wakes and line.inbox.waits_for_claim:
+                    # Whoever wakes us has something else to do: nothing may be left to come.
+                    line.inbox.unsubscribe(wait=True)
+                    line.inbox.take_in()
+                    batch = self._accept(line, owner, limit, max_bytes)
                 if self._sleeping:
                     self._ring()  # their subscription may have been ended here
                 if batch or left <= 0 or wakes != self._wakes:
@@ -290,7 +294,8 @@ class RabbitBroker:
         window = limit if len(queues) == 1 else 1
         inbox.take_in()
         gone = inbox.lost_subscriptions()
-        if waits and not gone and inbox.subscribed_to(queues, window):
+        silent = inbox.silent  # then the subscription is made anew, which needs an answer
+        if waits and not gone and not silent and inbox.subscribed_to(queues, window):
             if inbox.arrived:
                 # What is on its way belongs to this claim; a full window has nothing more.
                 inbox.unsubscribe(wait=len(inbox.arrived) < window)

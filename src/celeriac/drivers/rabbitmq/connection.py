@@ -35,6 +35,7 @@ BROWSE: Final = 4  # the channel of looking at dead letters
 _FRAME_MAX: Final = 131072
 _RECEIVE: Final = 262144
 _KEEP_IDLE, _KEEP_EVERY, _KEEP_COUNT = 30, 10, 3  # a peer that is gone is noticed in a minute
+_SILENCE: Final = 15.0  # seconds
 _CAPABILITIES: Final = {
     "publisher_confirms": True,
     "consumer_cancel_notify": True,
@@ -66,6 +67,7 @@ class Connection:
         self.published = 0  # messages sent on WORK
         self.confirmed = 0  # all up to this one are
         self.refused = False  # the server did not take one of them
+        self.heard = time.monotonic()  # when something came last
         self._ahead: set[int] = set()
         self._splitter = frames.Splitter()
         self._answers: dict[int, deque[Method | Content]] = {
@@ -302,8 +304,18 @@ class Connection:
             self._dead(exc)
         if not data:
             self._dead(ConnectionError("the server closed the connection"))
+        self.heard = time.monotonic()
         self._take(data)
         return True
+
+    def probe(self) -> None:
+        """Have the server answer. Raises OperationalError if it does not, within its time."""
+        self.call(frames.QOS, b"\x00\x00\x00\x00\x00\x00\x00", frames.QOS_OK)
+
+    @property
+    def silent(self) -> bool:
+        """Has nothing come for so long that whoever waits should make sure of the server?"""
+        return time.monotonic() - self.heard > _SILENCE
 
     def _pending(self) -> bool:
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0

@@ -68,6 +68,11 @@ class Inbox:
         return bool(self._subscribed) and not self.arrived
 
     @property
+    def silent(self) -> bool:
+        """Has nothing been heard for so long that the connection may be dead?"""
+        return self._connection.silent
+
+    @property
     def waits_for_claim(self) -> bool:
         """Is a claim waiting for what comes?"""
         return bool(self._subscribed)
@@ -147,8 +152,9 @@ class Inbox:
         self.subscribe((queue,), more)
         deadline = time.monotonic() + _LINGER  # somebody else may have been faster
         while len(self.arrived) < wanted and time.monotonic() < deadline:
-            self._connection.read(deadline - time.monotonic())
-            self.take_in()
+            self._connection.read(max(0.0, deadline - time.monotonic()))
+            if self.take_in():
+                deadline = time.monotonic() + _LINGER
         self.unsubscribe(wait=True)
         self.take_in()
 

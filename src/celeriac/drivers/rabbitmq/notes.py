@@ -35,6 +35,7 @@ _READING: Final = 3.0  # seconds for reading the old ones, at most
 ENDED_KEPT: Final = 120.0  # seconds that a process's end is told of
 _TOLD: Final = 120.0  # seconds that a heartbeat tells of a cancellation
 _MOST: Final = 1_000_000
+_TRIES, _PAUSE, _AGAIN = 5, 0.1, 10.0  # seconds
 
 
 class Note(msgspec.Struct, omit_defaults=True):
@@ -64,23 +65,17 @@ class Notes:
         self.cancelled: dict[str, Note] = {}
         self.ended: dict[str, Note] = {}
         self._swept = 0.0
+        self._failed = 0.0  # when following was given up
 
     def follow(self, connection: Connection) -> None:
         """Read what is noted, on this connection; at first all that is there."""
         if self._connection is connection:
+            if self._failed and time.monotonic() > self._failed + _AGAIN:
+                self._begin(connection)
             self._take_in(connection)
             return
         self._connection = connection
-        try:
-            self.declare(connection)
-            self._consume(connection)
-        except ChannelClosed as closed:
-            logger.warning(
-                "RabbitMQ at %s has no streams (%s): cancelled tasks are not known here. Enable "
-                "its feature flag stream_queue.",
-                connection.endpoint.name,
-                closed,
-            )
+        if not self._begin(connection):
             return
         deadline = time.monotonic() + _READING
         while time.monotonic() < deadline:
@@ -88,6 +83,29 @@ class Notes:
                 break
             self._take_in(connection)
         self._take_in(connection)
+
+    def _begin(self, connection: Connection) -> bool:
+        """Follow the stream from where we are; can it be followed?"""
+        closed: ChannelClosed | None = None
+        for _ in range(_TRIES):
+            try:
+                self.declare(connection)
+                self._consume(connection)
+                self._failed = 0.0
+                return True
+            except ChannelClosed as exc:  # a stream that is just being made is not ready at once
+                closed = exc
+                time.sleep(_PAUSE)
+        if not self._failed:
+            logger.warning(
+                "The stream %s of RabbitMQ at %s cannot be read (%s): cancelled tasks are not "
+                "known here until it can. Is its feature flag stream_queue enabled?",
+                STREAM,
+                connection.endpoint.name,
+                closed,
+            )
+        self._failed = time.monotonic()
+        return False
 
     def declare(self, connection: Connection) -> None:
         """Raises ChannelClosed where there are no streams."""

@@ -227,6 +227,8 @@ class RpcResultBackend:
         if not self._reading:
             while connection.read(0.0):
                 pass
+            if connection.silent:
+                connection.probe()
         came = connection.deliveries
         if not came:
             return
