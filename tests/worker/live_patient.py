@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 from live_tasks import app
 from msgspec.structs import replace
 
-from celeriac.drivers.sqlite import broker
+from celeriac.drivers.sqlite import SqliteBroker
 from celeriac.worker import runner
 
-usual = broker.capabilities_of
 runner.BaseRunner.claim.__defaults__ = (300.0,)
-broker.capabilities_of = lambda options: replace(usual(options), upkeep_every=300.0)
+driver = sys.modules[SqliteBroker.__module__]
+usual = driver.capabilities_of
+driver.capabilities_of = lambda options: replace(usual(options), upkeep_every=300.0)
 
 __all__ = ["app"]
