@@ -151,7 +151,7 @@ def test_a_killed_runners_task_runs_again_within_a_second(workers: Workers) -> N
 
 def test_a_killed_workers_task_is_taken_over_by_another(workers: Workers) -> None:
     first = workers.ready()
-    result = workers.send("slow", "a", 1.0)
+    result = workers.send("slow", "a", 2.5)
     workers.until(lambda: workers.notes() == ["start a"])
     workers.ready("-n", "other@%h", times=2)
     children = psutil.Process(first.pid).children()
