@@ -27,7 +27,7 @@ app.conf.beat_schedule = {
     settings.digest: {
         "task": "examples.backoffice.tasks.send_digest",
         "schedule": DIGEST_EVERY,
-        "options": {"priority": 9},  # ahead of the mails that wait
+        "options": {"priority": 9},  # ahead of the mails that wait (on Redis 0 is the first)
         "catch_up": "all",
     },
 }

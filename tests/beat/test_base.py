@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from importlib.metadata import EntryPoint
@@ -24,7 +26,7 @@ from celeriac.beat.scheduler import CLEANUP
 from celeriac.beat.service import scheduler_class
 from celeriac.exceptions import ImproperlyConfigured
 from celeriac.message import Message, MessageState
-from celeriac.schedules import crontab, schedule
+from celeriac.schedules import crontab, schedstate, schedule
 
 
 @pytest.fixture
@@ -64,6 +66,34 @@ def test_the_schedule_of_the_code(app: Celeriac) -> None:
     assert sent(app)[0].queue == "q"
     assert scheduler.schedule["a"].total_run_count == 1
     assert scheduler.schedule["a"].last_run_at > entry.last_run_at
+
+
+def test_one_that_is_not_due_or_fails_does_not_hold_up_the_others(
+    app: Celeriac, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Entry(ScheduleEntry):
+        def is_due(self) -> schedstate:
+            if self.name == "failing":
+                raise ZeroDivisionError("a schedule's mistake")
+            if self.name == "off":
+                return schedstate(False, next(waits))
+            return super().is_due()
+
+    waits = itertools.chain([0.01], itertools.repeat(3600.0))
+    cls = type("Here", (Scheduler,), {"Entry": Entry})
+    app.conf.beat_schedule = {
+        name: {"task": f"do.{name}", "schedule": 0.05} for name in ("failing", "off", "often")
+    }
+    scheduler = cls(app)
+    deadline = time.monotonic() + 10
+    while names(app).count("do.often") < 3:
+        assert time.monotonic() < deadline
+        wait = scheduler.tick()
+        assert 0 <= wait < 1
+        time.sleep(wait)
+    assert set(names(app)) == {"do.often"}
+    assert "failing cannot say when it is due" in caplog.text
+    assert "off cannot say" not in caplog.text
 
 
 def test_merge_keeps_the_history(app: Celeriac) -> None:

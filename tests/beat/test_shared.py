@@ -568,6 +568,17 @@ def test_nothing_is_lost_while_the_broker_is_away(
     assert stage.sent() == [("a", 1), ("a", 2)]
 
 
+def test_a_store_that_was_emptied(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    one, other = (stage.scheduler(a=every(5), b=every(7)) for _ in range(2))
+    stage.run(one, 5)
+    one.book.store.remove(["shop:a", "shop:b"])
+    for scheduler in (one, other):
+        scheduler.tick()
+    assert caplog.text.count("are written again") == 1
+    stage.run(other, 7)
+    assert stage.sent() == [("a", 5.0), ("a", 10.0), ("b", 12.0)]
+
+
 def test_a_record_that_could_not_be_stored(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stage.scheduler(a=every(1))
     store = type(one.book.store)

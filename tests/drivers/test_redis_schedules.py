@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 from tests.drivers.redis_stage import Wire, shared_server
+from tests.servers import RedisServer
 
 from celeriac import Celeriac
 from celeriac.beat import SharedScheduler
 from celeriac.drivers.redis import schedules
 from celeriac.drivers.redis.schedules import RedisScheduleStore
+from celeriac.exceptions import OperationalError
 from celeriac.message import ScheduleRecord
 from celeriac.testing import FakeClock
 
@@ -109,6 +111,28 @@ def test_a_server_that_came_back_without_its_last_writes(wire: Wire) -> None:
     store.close()
     scheduler.close()
     app.close()
+
+
+def test_a_server_that_comes_back_empty() -> None:
+    """The schedulers write the code's entries again, and go on."""
+    with RedisServer() as server:
+        assert isinstance(server, RedisServer)
+        clock = FakeClock(1_700_000_000.0)
+        app = Celeriac("empty", broker=server.url, backend=server.url, set_as_current=False)
+        app.conf.beat_schedule = {"e": {"task": "t", "schedule": 10.0}}
+        scheduler = SharedScheduler(app, clock=clock, elapsed=clock)
+        scheduler._stepped_back = 0.0
+        server.kill()
+        with pytest.raises(OperationalError):
+            scheduler.tick()
+        server.start()
+        clock.advance(3)
+        scheduler.tick()
+        clock.advance(10)
+        scheduler.tick()
+        assert server.call("LLEN", "celery") == b":1\r\n"
+        scheduler.close()
+        app.close()
 
 
 def test_ten_thousand_at_once(wire: Wire) -> None:

@@ -18,6 +18,7 @@ from celeriac.schedules import (
     crontab,
     crontab_parser,
     maybe_schedule,
+    remaining,
     schedstate,
     schedule,
     solar,
@@ -241,6 +242,23 @@ def test_is_due() -> None:
     hourly = crontab(0, nowfun=lambda: now, app=app)
     assert hourly.is_due(at("2026-01-01T09:30:00")) == schedstate(True, 3570)
     assert hourly.is_due(at("2026-01-01T10:00:00")) == schedstate(False, 3570)
+
+
+def test_remaining() -> None:
+    start = at("2026-03-29T00:30", BERLIN)
+    now = at("2026-03-28T23:40")  # ten minutes after that
+    assert remaining(start, timedelta(minutes=15), now) == timedelta(minutes=5)
+    assert remaining(start, timedelta(minutes=5), now) == timedelta(minutes=-5)
+    # Clocks go forward at two: three hours later they show 04:30.
+    assert remaining(start, timedelta(hours=3), now) == timedelta(hours=2, minutes=50)
+    assert remaining(start, timedelta(hours=3), now, relative=True) == timedelta(
+        hours=2.25 + 1 / 12
+    )
+    assert remaining(start, timedelta(seconds=90), now, relative=True) == timedelta(minutes=-9)
+    # The midnight after; the day has 23 hours.
+    assert remaining(start, timedelta(days=1), now, relative=True) == timedelta(
+        hours=22, minutes=20
+    )
 
 
 def test_naive_times_are_utc() -> None:

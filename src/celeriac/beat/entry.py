@@ -17,12 +17,14 @@ class ScheduleEntry:
     """One entry of a scheduler that derives from ``celeriac.beat.Scheduler``, under Celery's
     names. ``last_run_at`` is aware; a new entry counts as having run when it was made."""
 
-    name: str
-    schedule: Any
-    args: Any
-    kwargs: Any
-    options: Any
-    last_run_at: datetime
+    # Of the class, since there are subclasses that have an ``__init__`` of their own.
+    name: Any = None
+    task: Any = None
+    schedule: Any = None
+    args: Any = None
+    kwargs: Any = None
+    options: Any = None
+    last_run_at: Any = None
     total_run_count = 0
     editable_fields = ("schedule", "args", "kwargs", "options", "task")
 

@@ -146,28 +146,41 @@ class Scheduler:
         heappop: Callable[..., Any] = heapq.heappop,
         heappush: Callable[..., Any] = heapq.heappush,
     ) -> float:
-        """Send what is due, one entry at a call; the seconds until the next call."""
+        """Send what is due, one entry at a call; the seconds until the next call. An entry that is
+        not due when it said it would be is put behind the others until it says it will be."""
         if self._heap is None or not self.schedules_equal(self.old_schedulers, self.schedule):
             self.old_schedulers = dict(self.schedule)
             self.populate_heap()
         heap = self._heap
         if not heap:
             return float(min(self.max_interval, _TICKS))
-        entry = heap[0].entry
-        due, wait = self.is_due(entry)
-        if not due:
-            return float(min(self.adjust(wait), self.max_interval))
-        heappop(heap)
-        following = self.reserve(entry)
-        self.apply_entry(entry, producer=self.producer)
-        heappush(heap, event_t(self._when(following, wait), 5, following))
-        return 0.0
+        event = heap[0]
+        due, wait = self._state(event.entry, self.is_due)
+        if due:
+            heappop(heap)
+            following = self.reserve(event.entry)
+            self.apply_entry(event.entry, producer=self.producer)
+            heappush(heap, event_t(self._when(following, wait), event.priority, following))
+            return 0.0
+        when = self._when(event.entry, max(wait, _DRIFT))
+        heapq.heapreplace(heap, event_t(when, event.priority, event.entry))
+        return float(min(max(heap[0].time - time.time(), 0.0), self.max_interval))
+
+    def _state(self, entry: Any, asked: Callable[[Any], tuple[bool, float]]) -> tuple[bool, float]:
+        """Is it due? One entry that cannot say must not stop the others."""
+        try:
+            return asked(entry)
+        except Exception:
+            logger.exception(
+                "%s cannot say when it is due, asked again in %g s", entry.name, self.max_interval
+            )
+            return False, self.max_interval
 
     def populate_heap(self, event_t: Any = event_t, heapify: Any = heapq.heapify) -> None:
         """Arrange the entries by the time at which each is to be looked at."""
         self._heap = []
         for entry in self.schedule.values():
-            due, wait = entry.is_due()
+            due, wait = self._state(entry, lambda entry: entry.is_due())
             self._heap.append(event_t(self._when(entry, 0 if due else wait), 5, entry))
         heapify(self._heap)
 

@@ -166,9 +166,16 @@ class Service:
 
 
 class EmbeddedService(threading.Thread):
-    """A Service in a thread of its own."""
+    """A Service in a thread of its own. ``thread`` is Celery's, where it may be a process."""
 
-    def __init__(self, app: Celeriac, max_interval: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        app: Celeriac,
+        max_interval: float | None = None,
+        *,
+        thread: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name="celeriac-beat", daemon=True)
         self.service = Service(app, max_interval=max_interval, **kwargs)
 

@@ -106,6 +106,18 @@ class SharedScheduler(Scheduler):
         book.refresh(self._clock(), self._elapsed())
         self._book = book
 
+    def _refresh(self, book: Book) -> None:
+        """Take in what others have changed. A store that was emptied gets the code's entries
+        again: nobody else would notice that nothing is sent any more."""
+        book.refresh(self._clock(), self._elapsed())
+        if self._code and not book.items:
+            logger.warning(
+                "There are no periodic tasks in %s any more: those of the code are written again",
+                book.store.store,
+            )
+            register(book.store, self.scope, self._code, self._clock())
+            book.refresh(self._clock(), self._elapsed())
+
     def _opened(self) -> ScheduleStore:
         if self._store is None:
             store = self.make_store()
@@ -161,7 +173,7 @@ class SharedScheduler(Scheduler):
         try:
             book = self.book
             self._watch_clock(book)
-            book.refresh(self._clock(), self._elapsed())
+            self._refresh(book)
             due = book.take_due(self._clock() - self._stepped_back)
             if due:
                 self._send_due(book, due)

@@ -7,7 +7,7 @@ are in crontab.py.
 
 from __future__ import annotations
 
-from celeriac.schedules.base import BaseSchedule, maybe_schedule, schedstate, schedule
+from celeriac.schedules.base import BaseSchedule, maybe_schedule, remaining, schedstate, schedule
 from celeriac.schedules.crontab import crontab
 from celeriac.schedules.fields import ParseException, crontab_parser
 from celeriac.schedules.solar import solar
@@ -18,6 +18,7 @@ __all__ = [
     "crontab",
     "crontab_parser",
     "maybe_schedule",
+    "remaining",
     "schedstate",
     "schedule",
     "solar",

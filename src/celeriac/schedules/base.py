@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from celeriac.schedules.zones import aware, midnight_before, zone_named
 
-__all__ = ["BaseSchedule", "maybe_schedule", "schedstate", "schedule"]
+__all__ = ["BaseSchedule", "maybe_schedule", "remaining", "schedstate", "schedule"]
 
 SHORTEST = 0.001
 
@@ -203,6 +203,29 @@ def _interval(value: float | timedelta) -> timedelta:
     if not SHORTEST <= seconds < math.inf:
         raise ValueError(f"an interval of {seconds:g} s: it is at least {SHORTEST:g} s")
     return value if isinstance(value, timedelta) else timedelta(seconds=seconds)
+
+
+def remaining(
+    start: datetime, ends_in: timedelta, now: datetime | None = None, relative: bool = False
+) -> timedelta:
+    """From now until ``ends_in`` after ``start``, by elapsed time; negative if that is past. With
+    ``relative`` until the full second, minute, hour or day (whatever ``ends_in`` has at least one
+    of) at or before that, by the clocks of ``start``'s zone. For schedules of one's own."""
+    begin = aware(start)
+    end = datetime.fromtimestamp(begin.timestamp() + ends_in.total_seconds(), begin.tzinfo)
+    if relative:
+        end = _rounded_down(end, ends_in.total_seconds())
+    until = aware(now).timestamp() if now is not None else datetime.now(UTC).timestamp()
+    return timedelta(seconds=end.timestamp() - until)
+
+
+def _rounded_down(moment: datetime, seconds: float) -> datetime:
+    moment = moment.replace(microsecond=0)
+    for least, field in ((60, "second"), (3600, "minute"), (86400, "hour")):
+        if seconds < least:
+            break
+        moment = moment.replace(**{field: 0})  # type: ignore[arg-type]
+    return moment
 
 
 def maybe_schedule(value: Any, relative: bool = False, app: Any = None) -> BaseSchedule:
