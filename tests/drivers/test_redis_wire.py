@@ -603,3 +603,27 @@ def test_folder_has_no_strangers() -> None:
             assert f'script("{name}")' in used
             assert "-- KEYS: 1 base" in text
             assert "-- Returns:" in text
+
+
+@pytest.mark.parametrize("queue", ["celery", 'a "quoted" one', "x" * 101, "caf\u00e9 \\", "q"])
+@pytest.mark.parametrize("priority", [0, 2, 5])
+def test_what_is_in_flight_knows_its_place(
+    redis: Wire, broker: RedisBroker, queue: str, priority: int
+) -> None:
+    """Messages that stand as they are, and those that were moved to another list by hand."""
+    admin = admin_of(broker)
+    broker.publish([message("a", queue=queue, priority=priority), message("b", queue="elsewhere")])
+    redis("LMOVE", "elsewhere", queue, "RIGHT", "LEFT")
+    redis("LPUSH", queue, celerys("c", queue="somewhere"))
+    for _ in range(2):
+        deliveries = broker.claim(OWNER, [queue], 10)
+        assert sorted(ids(deliveries)) == ["a", "b", "c"]
+        assert {d.message.queue for d in deliveries} == {queue}
+        assert admin.queues()[0].in_flight == 3
+        assert broker.begin(deliveries[:1]) == []
+        assert broker.settle([release(d) for d in deliveries]) == [Settled.SETTLED] * 3
+        [info] = [info for info in admin.queues() if info.name == queue]
+        assert (info.waiting, info.in_flight) == (3, 0)
+    deliveries = broker.claim(OWNER, [queue], 10)
+    broker.settle([bury(d) for d in deliveries])
+    assert sorted(ids(admin.peek(queue, MessageState.DEAD))) == ["a", "b", "c"]

@@ -5,13 +5,25 @@ from __future__ import annotations
 # A claim is about this much work (seconds), at most so many messages.
 CLAIM_WORK = 0.020
 CLAIM_MAX = 400
-# A task is short when it was measured this often and all lately took less than SHORT seconds.
+# A task is short when it was measured this often and all lately took less than SHORT seconds, but
+# for one: it may have had to wait for the processor, and the keeper helps when it was long.
 SHORT_SAMPLES = 3
 SHORT = 0.005
-# How much the latest run counts in the average; a longer run counts at once, unless the task is
-# known well: then one slow run among many (the machine was busy) is what the keeper is for.
+LATELY = 10  # runs
+# How much the latest run counts in the average; a second long run counts at once.
 WEIGHT = 0.1
-WELL_KNOWN = 100
+# A run counts in the average of all as at most so many times that: one outlier says little, and
+# what has changed is soon there all the same.
+OUTLIER = 10.0
+
+
+class _Known:
+    __slots__ = ("estimate", "long_at", "samples")
+
+    def __init__(self, seconds: float) -> None:
+        self.samples = 1
+        self.estimate = seconds
+        self.long_at = 1 if seconds > SHORT else -LATELY  # which sample was the last long one
 
 
 class Pace:
@@ -20,32 +32,39 @@ class Pace:
     __slots__ = ("_average", "_names", "_seen")
 
     def __init__(self) -> None:
-        self._names: dict[str, list[float]] = {}  # name: [samples, estimate]
+        self._names: dict[str, _Known] = {}
         self._average = 0.0
         self._seen = 0
 
     def short(self, name: str) -> bool:
         """Is the task measured short? What is claimed behind it may wait for it."""
         known = self._names.get(name)
-        return known is not None and known[0] >= SHORT_SAMPLES and known[1] < SHORT
+        return known is not None and known.samples >= SHORT_SAMPLES and known.estimate < SHORT
 
     def note(self, name: str, seconds: float) -> None:
-        """A task took this long. The estimate falls slowly and rises at once, until the task is
-        known well."""
+        """A task took this long. The estimate falls slowly and rises at once."""
         known = self._names.get(name)
         if known is None:
-            self._names[name] = [1.0, seconds]
+            self._names[name] = _Known(seconds)
         else:
-            known[0] += 1.0
-            if seconds > SHORT and known[0] < WELL_KNOWN:
-                known[1] = seconds
+            known.samples += 1
+            if seconds > SHORT:
+                self._note_long(known, seconds)
             else:
-                known[1] += WEIGHT * (seconds - known[1])
+                known.estimate += WEIGHT * (seconds - known.estimate)
         if self._seen < SHORT_SAMPLES:
             self._seen += 1
             self._average = max(self._average, seconds)
         else:
-            self._average += WEIGHT * (seconds - self._average)
+            average = self._average
+            self._average += WEIGHT * (min(seconds, OUTLIER * average) - average)
+
+    @staticmethod
+    def _note_long(known: _Known, seconds: float) -> None:
+        alone = known.samples - known.long_at > LATELY and known.samples > SHORT_SAMPLES
+        known.long_at = known.samples
+        if not alone:
+            known.estimate = max(known.estimate, seconds)
 
     def claim(self) -> int:
         """How many messages to claim next."""

@@ -204,11 +204,14 @@ local answer = {first, cancelled, '', stopped}
 for number, place in ipairs(places) do
   local last = places[number + 1] and places[number + 1][1] - 1 or count
   local stands, group, fields, n = placed(place[2], place[3], ''), {}, {}, 0
+  local mark = mark_of(place[2], place[3])
+  local from = mark and -AFTER_QUEUE - #mark
   for i = place[1], last do
     local message = taken[i]
     group[i - place[1] + 1] = message
     fields[n + 1] = owner .. '/' .. (first + i - 1)
-    fields[n + 2] = stands .. message
+    local itself = mark and sub(message, from, -AFTER_QUEUE - 1) == mark and sub(message, 1, 1) == '{'
+    fields[n + 2] = itself and message or stands .. message
     n = n + 2
     if n >= 1000 then
       redis.call('HSET', held, unpack(fields))

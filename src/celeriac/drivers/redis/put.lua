@@ -20,7 +20,7 @@ end
 
 -- Saved groups have a key that is whole.
 local function result_key(results, id)
-  if string.sub(id, 1, 20) == 'celery-taskset-meta-' then return results .. id end
+  if string.find(id, 'celery-taskset-meta-', 1, true) == 1 then return results .. id end
   return results .. 'celery-task-meta-' .. id
 end
 
