@@ -6,11 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-VERSION = (0, 1, 0)
+VERSION = version_info = (0, 1, 0)
 
 if TYPE_CHECKING:
     from celeriac import beat, exceptions, result, schedules, signals, states
-    from celeriac.app import Celeriac, Celery, current_app, current_task, shared_task
+    from celeriac.app import (
+        Celeriac,
+        Celery,
+        app_or_default,
+        bugreport,
+        current_app,
+        current_task,
+        shared_task,
+    )
     from celeriac.canvas.chains import chain
     from celeriac.canvas.chords import chord
     from celeriac.canvas.groups import group
@@ -23,6 +31,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Celeriac": "celeriac.app",
     "Celery": "celeriac.app",
+    "app_or_default": "celeriac.app",
+    "bugreport": "celeriac.app",
     "current_app": "celeriac.app",
     "current_task": "celeriac.app",
     "shared_task": "celeriac.app",
@@ -50,7 +60,9 @@ __all__ = [
     "StampingVisitor",
     "Task",
     "__version__",
+    "app_or_default",
     "beat",
+    "bugreport",
     "chain",
     "chord",
     "chunks",
@@ -67,6 +79,7 @@ __all__ = [
     "states",
     "subtask",
     "uuid",
+    "version_info",
     "xmap",
     "xstarmap",
 ]

@@ -46,7 +46,7 @@ class Concluder:
         """The settlement of a call that was run."""
         state = outcome.state
         if state == states.SUCCESS:
-            return self._success(delivery, task, request, outcome)
+            return outcome.settlement or self.success(delivery, task, request, outcome)
         if state == states.RETRY:
             return self._retry(delivery, task, request, outcome)
         if state == states.IGNORED:
@@ -64,32 +64,35 @@ class Concluder:
             )
         return self.failure(delivery, task, request, outcome.exc, outcome.einfo)
 
-    def _success(
+    def success(
         self, delivery: Delivery, task: Any, request: Request, outcome: Outcome
     ) -> Settlement:
+        """The settlement of a call that returned. Raises whatever keeps its value from being
+        written or what follows it from being sent: then it has failed."""
         following = None
         try:
             if request.callbacks or request.chain or request.chord:
                 following = Following(self.app, request)
                 following.after_success(outcome.value)
-            records: tuple[TaskRecord, ...] = ()
-            if not _ignored(task, request):
-                children = request._children
-                records = (
-                    self.app.records.write(
-                        delivery.message.id,
-                        delivery.message.run,
-                        states.SUCCESS,
-                        outcome.value,
-                        request=request,
-                        children=[child.as_tuple() for child in children] if children else (),
-                        hostname=self.hostname,
-                    ),
-                )
-        except Exception as exc:  # what it returned, or what should follow, cannot be written
-            if not isinstance(exc, ContentError):
-                logger.exception("What follows task %s[%s] cannot be sent", task.name, request.id)
-            return self.failure(delivery, task, request, exc)
+        except ContentError:
+            raise
+        except Exception:
+            logger.exception("What follows task %s[%s] cannot be sent", task.name, request.id)
+            raise
+        records: tuple[TaskRecord, ...] = ()
+        if not _ignored(task, request):
+            children = request._children
+            records = (
+                self.app.records.write(
+                    delivery.message.id,
+                    delivery.message.run,
+                    states.SUCCESS,
+                    outcome.value,
+                    request=request,
+                    children=[child.as_tuple() for child in children] if children else (),
+                    hostname=self.hostname,
+                ),
+            )
         settlement = Settlement(delivery=delivery, records=records)
         if following is not None:
             settlement = following.added_to(settlement)

@@ -40,6 +40,7 @@ __all__ = [
     "CeleriacError",
     "CeleriacWarning",
     "CeleryError",
+    "CeleryWarning",
     "ChordError",
     "ContentDisallowed",
     "ContentError",
@@ -77,6 +78,9 @@ __all__ = [
 
 class CeleriacWarning(UserWarning):
     """Base of the warnings that Celeriac issues."""
+
+
+CeleryWarning = CeleriacWarning
 
 
 class CeleriacError(Exception):

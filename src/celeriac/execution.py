@@ -11,6 +11,7 @@ import logging
 import os
 import time
 import traceback as tb
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac import signals, states
@@ -27,7 +28,10 @@ from celeriac.request import Request, current_request, pop, push
 if TYPE_CHECKING:
     import asyncio
 
+    from celeriac.message import Settlement
     from celeriac.task import Task
+
+    Write = Callable[["Outcome"], Settlement]
 
 logger = logging.getLogger("celeriac.execution")
 
@@ -77,7 +81,7 @@ class ExceptionInfo:
 class Outcome:
     """What came of a run. ``state``: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED."""
 
-    __slots__ = ("einfo", "exc", "runtime", "state", "value")
+    __slots__ = ("einfo", "exc", "runtime", "settlement", "state", "value")
 
     def __init__(self, state: str, value: Any = None, exc: BaseException | None = None) -> None:
         self.state = state
@@ -85,6 +89,7 @@ class Outcome:
         self.exc = exc
         self.einfo: ExceptionInfo | None = None
         self.runtime = 0.0
+        self.settlement: Settlement | None = None  # of a success, which is written at once
 
 
 def prepare(task: Task[Any, Any]) -> None:
@@ -104,8 +109,9 @@ def prepare(task: Task[Any, Any]) -> None:
     task._plain = not (any(hooks.values()) or task.is_async)
 
 
-def execute(task: Any, request: Request) -> Outcome:
-    """Run the call that ``request`` describes in this thread."""
+def execute(task: Any, request: Request, write: Write | None = None) -> Outcome:
+    """Run the call that ``request`` describes in this thread. A success that ``write`` cannot write
+    is a failure, before anybody is told."""
     request._task = task
     request._outer = current_request()
     request._entering = task._own_call
@@ -126,6 +132,8 @@ def execute(task: Any, request: Request) -> Outcome:
                 raise  # in place, it is the caller's: SystemExit, pytest's Skipped
             outcome = _outcome_of(task, exc)
         outcome.runtime = time.perf_counter() - started
+        if write is not None and outcome.exc is None:
+            outcome = _written(outcome, write)
         if not task._plain or outcome.exc is not None or _watched():
             _after(task, request, outcome)
         return outcome
@@ -133,7 +141,7 @@ def execute(task: Any, request: Request) -> Outcome:
         pop(token)
 
 
-async def execute_async(task: Any, request: Request) -> Outcome:
+async def execute_async(task: Any, request: Request, write: Write | None = None) -> Outcome:
     """The same inside a running event loop; a function that is not async runs in a thread."""
     import asyncio
 
@@ -159,10 +167,23 @@ async def execute_async(task: Any, request: Request) -> Outcome:
         except BaseException as exc:
             outcome = _outcome_of(task, exc)
         outcome.runtime = time.perf_counter() - started
+        if write is not None and outcome.exc is None:
+            outcome = _written(outcome, write)
         _after(task, request, outcome)
         return outcome
     finally:
         pop(token)
+
+
+def _written(outcome: Outcome, write: Write) -> Outcome:
+    """With its settlement; a failure, if it cannot be written or what follows cannot be sent."""
+    try:
+        outcome.settlement = write(outcome)
+    except Exception as exc:
+        failed = Outcome(states.FAILURE, exc, exc)
+        failed.runtime = outcome.runtime
+        return failed
+    return outcome
 
 
 def _ended_by(request: Request, exc: asyncio.CancelledError) -> BaseException:

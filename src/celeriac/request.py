@@ -119,11 +119,12 @@ class Request:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """The headers of the message, the custom ones among them."""
+        """The caller's own headers: those that are not of the protocol."""
         own = self.__dict__
         if "_headers" in own:
             return own["_headers"]  # type: ignore[no-any-return]
-        return {name: own[name] for name in self._header_names if name in own}
+        names = (name for name in self._header_names if name not in PROTOCOL_HEADERS)
+        return {name: own[name] for name in names if name in own}
 
     @headers.setter
     def headers(self, value: Mapping[str, Any] | None) -> None:

@@ -63,6 +63,23 @@ def test_constructor_sets_broker_backend_include_and_any_setting() -> None:
     assert "shop" in repr(app)
 
 
+def test_names_that_celery_has_elsewhere_too() -> None:
+    import celeriac
+    from celeriac.app.task import Context
+    from celeriac.app.task import Task as TaskOfApp
+    from celeriac.exceptions import CeleriacWarning, CeleryWarning
+    from celeriac.request import Request
+
+    assert (TaskOfApp, Context, CeleryWarning) == (Task, Request, CeleriacWarning)
+    assert celeriac.version_info == celeriac.VERSION
+    app = Celeriac("names", broker="memory://")
+    assert "names" in celeriac.bugreport()
+    assert celeriac.app_or_default() is app
+    job = app.task(name="job")(lambda: None)
+    assert issubclass(job.MaxRetriesExceededError, Exception)
+    assert job.OperationalError is celeriac.exceptions.OperationalError
+
+
 def test_an_unknown_setting_is_an_error_that_names_the_nearest() -> None:
     app = Celeriac("shop", broker="memory://", task_trak_started=True)
     with pytest.raises(UnknownSetting, match="task_track_started"):

@@ -16,6 +16,7 @@ from core_stage import Heard, Stage
 
 from celeriac import Celeriac, execution, signals, states
 from celeriac.exceptions import (
+    EncodeError,
     Ignore,
     Reject,
     Retry,
@@ -105,6 +106,33 @@ def test_success(app: Celeriac, stage: Stage, handled: Any, journal: Journal) ->
     assert journal[4][1]["runtime"] >= 0
     assert journal[5][1:] == ("SUCCESS", 3, result.id, [1], {"k": 2}, None)
     assert journal[6][1] == {**call, "retval": 3, "state": "SUCCESS"}
+
+
+def test_a_value_that_cannot_be_written_is_a_failure(
+    app: Celeriac, stage: Stage, handled: Any, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before anybody is told of a success that nobody can read."""
+    caplog.set_level("INFO")
+
+    @app.task(base=handled)
+    def job() -> object:
+        return object()
+
+    result = job.delay()
+    stage.one()
+    assert journal.names == [
+        "prerun",
+        "before_start",
+        "on_failure",
+        "failure",
+        "after_return",
+        "postrun",
+    ]
+    assert isinstance(journal[2][1], EncodeError)
+    assert journal[-1][1]["state"] == "FAILURE"
+    assert result.state == "FAILURE"
+    assert f"job[{result.id}] raised unexpected: EncodeError" in caplog.text
+    assert "succeeded" not in caplog.text
 
 
 def test_failure(app: Celeriac, stage: Stage, handled: Any, journal: Journal) -> None:

@@ -57,6 +57,12 @@ def test_an_unknown_id_is_pending(app: Celeriac) -> None:
     assert result.maybe_throw() is None
 
 
+def test_an_id_must_be(app: Celeriac) -> None:
+    with pytest.raises(ValueError, match="not None"):
+        app.AsyncResult(None)  # type: ignore[arg-type]
+    assert app.AsyncResult("x").backend is app.backend
+
+
 def test_a_success(app: Celeriac, store: Store) -> None:
     result = store("a", [1, {"x": None}])
     assert result.state == "SUCCESS"

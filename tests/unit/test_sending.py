@@ -192,6 +192,8 @@ def test_naive_times_are_in_the_applications_zone(make_app: MakeApp) -> None:
     ("options", "error", "text"),
     [
         ({"eta": 5}, TypeError, "datetime"),
+        ({"countdown": "soon"}, TypeError, "countdown='soon': expected a number of seconds"),
+        ({"priority": "high"}, TypeError, "priority='high': expected a whole number"),
         ({"eta": "tomorrow"}, ValueError, "ISO"),
         ({"expires": "soon"}, ValueError, "ISO"),
         ({"expires": [1]}, TypeError, "expires"),

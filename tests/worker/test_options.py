@@ -82,6 +82,15 @@ def test_a_limit_that_a_pool_cannot_keep_is_refused(pool: str, limit: str) -> No
     make({"pool": "processes", limit: 5})
 
 
+@pytest.mark.parametrize(
+    "limit", ["time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child"]
+)
+def test_a_limit_below_zero_is_refused(limit: str) -> None:
+    """Every task would be over it."""
+    with pytest.raises(ImproperlyConfigured, match=f"{limit.replace('_', '-')} cannot be -3"):
+        make({limit: -3})
+
+
 def test_solo_runs_one_at_a_time() -> None:
     assert make({"pool": "solo", "concurrency": 4}).concurrency == 1
 

@@ -50,5 +50,10 @@ def app_or_default(app: Celeriac | None = None) -> Celeriac:
     return app if app is not None else get_current_app()
 
 
+def bugreport(app: Celeriac | None = None) -> str:
+    """What ``celeriac report`` prints, of this application or the current one."""
+    return app_or_default(app).bugreport()
+
+
 current_app = cast(Celeriac, Proxy(get_current_app, name="current_app"))
 current_task = cast(Any, Proxy(lambda: getattr(current_request(), "_task", None)))

@@ -38,6 +38,8 @@ class AsyncResult(Generic[R]):
         app: Celeriac | None = None,
         parent: Any = None,
     ) -> None:
+        if id is None:
+            raise ValueError("AsyncResult needs the id of a task, not None")
         self.id = id
         self._app = app
         self._name = task_name
@@ -52,6 +54,11 @@ class AsyncResult(Generic[R]):
 
             self._app = get_current_app()
         return self._app
+
+    @property
+    def backend(self) -> Any:
+        """The open result backend of the application; None if there is none."""
+        return self.app.backend
 
     @property
     def task_id(self) -> str:

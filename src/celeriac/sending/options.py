@@ -34,6 +34,7 @@ def given_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that say something. Raises TypeError for one that there is not. Celery's stamps
     come as options of their own, named in ``stamped_headers``."""
     given = {key: value for key, value in options.items() if value is not None}
+    check_priority(name, given.get("priority"))
     if not _KNOWN.issuperset(given):
         unknown = given.keys() - _KNOWN
         stamps = unknown & set(given.get("stamped_headers") or ())
@@ -41,6 +42,12 @@ def given_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{name}: unknown calling option {min(unknown - stamps)!r}")
         given["stamps"] = {key: given.pop(key) for key in stamps} | (given.get("stamps") or {})
     return given
+
+
+def check_priority(name: str, priority: Any) -> None:
+    """Raises TypeError for what is no number: it would be compared with others in the broker."""
+    if priority is not None and not isinstance(priority, int):
+        raise TypeError(f"{name}: priority={priority!r}: expected a whole number, 0 to 9")
 
 
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from celeriac.protocol import task as wire
 from celeriac.protocol.saferepr import saferepr
 from celeriac.protocol.template import header_template
 from celeriac.request import running_request
-from celeriac.sending.options import OPTIONS, VARYING
+from celeriac.sending.options import OPTIONS, VARYING, check_priority
 from celeriac.utils import uuid
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def _make_plan(sender: Sender, task: Any, options: Mapping[str, Any]) -> Plan | 
     options = {**route.options, **options}
     if options.keys() & VARYING or options.keys() - OPTIONS:
         return None
+    check_priority(task.name, options.get("priority"))
     headers = sender.headers(task.name, "", (), {}, options, None, None)
     try:
         write = header_template(headers)

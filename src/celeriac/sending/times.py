@@ -20,7 +20,10 @@ def zone_of(timezone: str | tzinfo | None) -> tzinfo:
 def due_at(now: float, countdown: Any, eta: Any, zone: tzinfo) -> float | None:
     """When a call may start (epoch seconds); None: at once."""
     if countdown is not None:
-        return now + float(countdown)
+        try:
+            return now + float(countdown)
+        except (TypeError, ValueError):
+            raise TypeError(f"countdown={countdown!r}: expected a number of seconds") from None
     if eta is None:
         return None
     return instant(eta, "eta", zone)

@@ -163,6 +163,8 @@ class Task(Calling[P, R], Describing[P, R], Handlers, Generic[P, R]):
             **{key: value for key, value in options.items() if value is not None},
         )
 
+    subtask_from_request = signature_from_request
+
     def replace(self, sig: Signature[Any]) -> Any:
         """Let another task, or a whole workflow, take the place of this call: its id, what follows
         it, its part of a chord. A group gives the list of its results. Nothing after this line is

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from celeriac import exceptions
+
 # What an option left at None becomes when the task is bound to its application.
 FROM_CONFIG = {
     "serializer": "task_serializer",
@@ -37,6 +39,10 @@ SENDING_OPTIONS = (
 
 class TaskOptions:
     """Every option of a task with its default; None means "as the settings say"."""
+
+    # For code that has the task at hand: except self.MaxRetriesExceededError.
+    MaxRetriesExceededError = exceptions.MaxRetriesExceededError
+    OperationalError = exceptions.OperationalError
 
     app: ClassVar[Any] = None
     name: Any = None  # "package.module.function"

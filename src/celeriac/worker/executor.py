@@ -334,8 +334,9 @@ class Executor:
         if task.track_started and self.results is not None and not job.request.ignore_result:
             self._tell_started(job, self.results)
         if self.loud:
-            context = {"task_id": job.request.id, "task_name": task.name}
-            logger.info("Task %s[%s] received", task.name, job.request.id, extra=context)
+            name = job.request.shadow or task.name
+            context = {"task_id": job.request.id, "task_name": name}
+            logger.info("Task %s[%s] received", name, job.request.id, extra=context)
         if signals.task_received.receivers:
             signals.task_received.send(sender=self, request=job.request)
         return True
@@ -350,7 +351,7 @@ class Executor:
     def run(self, job: Job) -> Settlement:
         """Call the task in this thread, under its soft limit, and conclude."""
         try:
-            outcome = execute(job.task, job.request)
+            outcome = execute(job.task, job.request, lambda done: self._written(job, done))
         except (WorkerShutdown, WorkerTerminate) as order:
             outcome = self._ordered(order)
         return self.finish(job, outcome)
@@ -358,10 +359,15 @@ class Executor:
     async def run_async(self, job: Job) -> Settlement:
         """The same in an event loop."""
         try:
-            outcome = await execute_async(job.task, job.request)
+            outcome = await execute_async(
+                job.task, job.request, lambda done: self._written(job, done)
+            )
         except (WorkerShutdown, WorkerTerminate) as order:
             outcome = self._ordered(order)
         return self.finish(job, outcome)
+
+    def _written(self, job: Job, outcome: Outcome) -> Settlement:
+        return self.concluder.success(job.delivery, job.task, job.request, outcome)
 
     def _ordered(self, order: BaseException) -> Outcome:
         """A task has ordered the worker to stop. It is settled as failed: run again, it would

@@ -124,6 +124,18 @@ class WorkerOptions(Struct, kw_only=True):
         if self.pool == "solo":
             self.concurrency = 1
         powers = self.powers
+        for name in (
+            "time_limit",
+            "soft_time_limit",
+            "max_tasks_per_child",
+            "max_memory_per_child",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ImproperlyConfigured(
+                    f"--{name.replace('_', '-')} cannot be {value:g}: write a number above 0, or "
+                    "leave it out."
+                )
         refused = [
             ("hard time limits", "task_time_limit", self.time_limit, powers.hard_limits),
             ("soft time limits", "task_soft_time_limit", self.soft_time_limit, powers.soft_limits),
