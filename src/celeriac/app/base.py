@@ -70,6 +70,7 @@ class Celeriac(ConnectedApp):
         self._tasks = TaskRegistry()
         self._task_base: Any = None
         self._finalizing = False
+        self._imported = False
         self._discover: list[Callable[[], None]] = []
         self._group_result: Any = None
         current.add_app(self)
@@ -175,7 +176,9 @@ class Celeriac(ConnectedApp):
 
     def import_modules(self) -> None:
         """Import what ``include`` and ``imports`` name and what is to be discovered."""
-        signals.import_modules.send(sender=self)
+        if not self._imported:
+            self._imported = True
+            signals.import_modules.send(sender=self)
         for module in itertools.chain(self.conf.imports or (), self.conf.include or ()):
             importlib.import_module(module)
         while self._discover:

@@ -102,6 +102,7 @@ def confirm(question: str, force: bool) -> None:
         if click.confirm(question):
             return
     except click.Abort:
+        click.echo(err=True)  # after the question
         raise click.ClickException(
             "Nothing was done: nobody answered. With --force no question is asked."
         ) from None

@@ -39,12 +39,30 @@ def exception_form(exc: BaseException, serializer: str = "json") -> Any:
     if it survives that."""
     if serializer == "pickle" and type(exc).__module__ != _OURS and _survives_pickle(exc):
         return exc
-    cls = type(exc)
+    cls, args = type(exc), _arguments(exc)
+    name, module = cls.__qualname__, _module_written(cls)
+    if not args and (text := _only_text(exc)):
+        name, module, args = _WRAPPER, _WRAPPER_MODULE, (module, name, (), text)
     return {
-        "exc_type": cls.__qualname__,
-        "exc_message": [_writable(arg, serializer) for arg in _arguments(exc)],
-        "exc_module": _module_written(cls),
+        "exc_type": name,
+        "exc_message": [_writable(arg, serializer) for arg in args],
+        "exc_module": module,
     }
+
+
+def _only_text(exc: BaseException) -> str:
+    """What one says that keeps nothing among its arguments and cannot be made without any: all that
+    its reader can be told (pydantic's ValidationError, an exception made by keywords)."""
+    text = saferepr(exc, _SHOWN)
+    if type(exc).__module__ == "builtins" or not text:
+        return ""
+    try:
+        type(exc)()
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:
+        return text
+    return ""
 
 
 def _arguments(exc: BaseException) -> tuple[Any, ...]:
@@ -116,7 +134,10 @@ def unwrapped(
     """The exception that a Celery worker could not pickle, and has wrapped."""
     if name == _WRAPPER:  # not again and again
         return Exception(text)
-    return exception_from_form({"exc_type": name, "exc_message": args, "exc_module": module})
+    exc = exception_from_form({"exc_type": name, "exc_message": args, "exc_module": module})
+    if type(exc) is Exception and not args and text and name != "Exception":
+        return _made_up(str(name)[:_LONGEST_NAME])(text)  # its class refuses to be made so
+    return exc
 
 
 def _find_class(module: Any, name: str) -> Any:

@@ -144,6 +144,17 @@ class Unpicklable(Exception):
         self.hook = lambda: None
 
 
+class ByKeyword(Exception):
+    def __init__(self, *, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+    __repr__ = __str__
+
+
 HERE = Outer.__module__
 
 
@@ -194,6 +205,32 @@ def test_the_form_is_celerys(exc: BaseException, parts: list[Any]) -> None:
         assert type(back) is type(exc)
     else:
         assert (type(back).__name__, type(back).__module__) == ("Local", "celeriac.exceptions")
+
+
+def test_the_text_of_one_that_has_nothing_else_is_kept() -> None:
+    """In the form that a Celery worker gives what it cannot pickle."""
+    for exc, name, module in (
+        (ByKeyword(code=7), "ByKeyword", HERE),
+        (invalid(), "ValidationError", "pydantic_core._pydantic_core"),
+    ):
+        form = exception_form(exc, "json")
+        assert form["exc_type"] == "UnpickleableExceptionWrapper"
+        assert form["exc_module"] == "celery.utils.serialization"
+        assert form["exc_message"][:3] == [module, name, ()]
+        stored = encode_meta(id="i", state="FAILURE", result=form)
+        back = exception_from_form(decode_meta(stored)["result"])
+        assert type(back).__name__ == name
+        assert str(back) == repr(exc)
+    assert "valid integer" in str(back)
+
+
+def invalid() -> Exception:
+    pydantic = pytest.importorskip("pydantic")
+    try:
+        pydantic.TypeAdapter(int).validate_python("x")
+    except pydantic.ValidationError as exc:
+        return exc
+    raise AssertionError
 
 
 def test_pickle_stores_the_exception_itself_if_it_survives() -> None:
