@@ -139,6 +139,17 @@ def test_error_in_an_included_module(project: Project) -> None:
     said = project.bad("-A", "tasks", "call", "x")
     assert "more.py, line 2" in said
     assert "x.missing" in said
+    assert "python -c 'import more'" in said  # importing tasks would show nothing
+
+
+def test_an_included_module_that_is_not_there(project: Project) -> None:
+    project.write(
+        "tasks.py",
+        "from celeriac import Celeriac\n"
+        "app = Celeriac('x', broker='sqlite:///shop.db', include=['nowhere_at_all'])\n",
+    )
+    said = project.bad("-A", "tasks", "call", "x")
+    assert "not there: 'nowhere_at_all', in include or imports" in said
 
 
 def test_unknown_scheme_and_unusable_file(project: Project) -> None:

@@ -62,6 +62,12 @@ def fail_on_import(exc: BaseException, what: str, module: str) -> NoReturn:
     """Importing the user's modules failed: show where, in their words. ``what`` is being loaded;
     ``module`` can be imported to see all of it."""
     where = place(exc)
+    if where is None and isinstance(exc, ModuleNotFoundError):
+        raise click.ClickException(
+            f"{what} asks for a module that is not there: {exc.name!r}, in include or imports, "
+            "with autodiscover_tasks, or with -I. Correct the name, or add its folder to "
+            "PYTHONPATH."
+        ) from exc
     lines = [f"{what} cannot be loaded: {type(exc).__name__}: {_said(exc)}"]
     if where:
         file, line, function = where
@@ -74,8 +80,18 @@ def fail_on_import(exc: BaseException, what: str, module: str) -> NoReturn:
             f"Install the package that brings {exc.name!r} into this environment, or correct "
             "the import."
         )
-    lines.append(f"The whole traceback: python -c 'import {module}'")
+    lines.append(f"The whole traceback: python -c 'import {_first_module(exc) or module}'")
     raise click.ClickException("\n".join(lines)) from exc
+
+
+def _first_module(exc: BaseException) -> str:
+    """The module of theirs whose import led to the error."""
+    for frame, _ in traceback.walk_tb(exc.__traceback__):
+        code = frame.f_code
+        theirs = not code.co_filename.startswith((_OURS, "<"))
+        if theirs and code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+            return str(frame.f_globals.get("__name__") or "")
+    return ""
 
 
 def place(exc: BaseException) -> tuple[str, int, str] | None:
