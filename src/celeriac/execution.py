@@ -78,6 +78,14 @@ class ExceptionInfo:
         return f"<ExceptionInfo: {self.exception!r}>"
 
 
+class Replaced(Exception):
+    """Raised in a call that is run in place: another was run instead of it, with this ``value``."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__("Replaced by another task")
+        self.value = value
+
+
 class Outcome:
     """What came of a run. ``state``: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED."""
 
@@ -130,7 +138,10 @@ def execute(task: Any, request: Request, write: Write | None = None) -> Outcome:
         except BaseException as exc:
             if request.is_eager and not isinstance(exc, Exception):
                 raise  # in place, it is the caller's: SystemExit, pytest's Skipped
-            outcome = _outcome_of(task, exc)
+            if isinstance(exc, Replaced):
+                outcome = Outcome(states.SUCCESS, exc.value)
+            else:
+                outcome = _outcome_of(task, exc)
         outcome.runtime = time.perf_counter() - started
         if write is not None and outcome.exc is None:
             outcome = _written(outcome, write)
@@ -233,7 +244,7 @@ def _after(task: Any, request: Request, outcome: Outcome) -> None:
     report = _REPORTS.get(outcome.state)
     if report is not None:
         report(task, request, outcome)
-        if task._hooks["after_return"]:
+        if task._hooks["after_return"] and outcome.state != states.RETRY:  # as in Celery
             _call_handler(
                 task, request, "after_return", outcome.state, outcome.value, outcome.einfo
             )
@@ -304,6 +315,7 @@ _REPORTS = {
 __all__ = [
     "ExceptionInfo",
     "Outcome",
+    "Replaced",
     "close_loop",
     "execute",
     "execute_async",

@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 import pytest
-from core_stage import MakeApp, Stage, messages_of, read
+from core_stage import Heard, MakeApp, Stage, messages_of, read
 
-from celeriac import Celeriac
+from celeriac import Celeriac, signals
 from celeriac.concluding import Concluder
-from celeriac.exceptions import EncodeError, TaskRevokedError
+from celeriac.exceptions import ContentDisallowed, EncodeError, TaskRevokedError
 from celeriac.message import Message, MessageState, Settled, Verdict
 from celeriac.protocol.results import decode_meta
 from celeriac.settling import Settling
@@ -402,3 +402,32 @@ def test_started(app: Celeriac, stage: Stage) -> None:
     record = Concluder(app, "celery@here").started(delivery, request, 7)
     assert (record.state, record.ready) == ("STARTED", False)
     assert decode_meta(record.payload)["result"] == {"pid": 7, "hostname": "celery@here"}
+
+
+def test_a_message_that_cannot_be_read_is_told(app: Celeriac, stage: Stage) -> None:
+    told = Heard(signals.task_rejected)
+    app.task(name="job")(lambda: 5).apply_async(serializer="yaml")
+    settlement = stage.one()
+    assert settlement.verdict is Verdict.BURY
+    (one,) = told
+    assert one["message"] is settlement.delivery.message
+    assert isinstance(one["exc"], ContentDisallowed)
+
+
+@pytest.mark.parametrize("why", ["time_limit", "lost"])
+def test_a_failure_without_a_process_is_told_with_einfo(
+    app: Celeriac, stage: Stage, why: str
+) -> None:
+    told = Heard(signals.task_failure)
+    job = app.task(name="job", acks_late=False)(lambda: 5)
+    job.delay()
+    (delivery,) = stage.claim()
+    if why == "time_limit":
+        stage.executor.ended(delivery, why, 3.0)
+    else:
+        request = stage.executor.reader.read(delivery)
+        stage.executor.lost(delivery, app.tasks["job"], request)
+    (one,) = told
+    assert one["sender"] is app.tasks["job"]
+    assert one["einfo"].exception is one["exception"]
+    assert type(one["exception"]).__name__ in one["einfo"].traceback

@@ -266,3 +266,20 @@ def test_eager_result() -> None:
     text: EagerResult[Any] = EagerResult("id", "only text", "FAILURE")
     with pytest.raises(Exception, match="only text"):
         text.get()
+
+
+def test_what_takes_the_place_of_a_call_gives_its_value(app: Celeriac) -> None:
+    """Raised, as Celery's users write it, or returned."""
+    other = app.task(name="other")(lambda x: x + 1)
+
+    @app.task(bind=True)
+    def returning(self: Any) -> Any:
+        return self.replace(other.s(1))
+
+    @app.task(bind=True)
+    def raising(self: Any) -> Any:
+        raise self.replace(other.s(2))
+
+    assert returning.apply().get() == 2
+    assert raising.apply().get() == 3
+    assert raising.apply().state == "SUCCESS"

@@ -178,7 +178,6 @@ def test_retry(app: Celeriac, stage: Stage, handled: Any, journal: Journal) -> N
         "before_start",
         "on_retry",
         "retry",
-        "after_return",
         "postrun",
     ]
     assert journal[2][1:5] == (cause, result.id, [True], {})
@@ -186,12 +185,12 @@ def test_retry(app: Celeriac, stage: Stage, handled: Any, journal: Journal) -> N
     assert isinstance(journal[3][1]["reason"], Retry)
     assert journal[3][1]["request"].id == result.id
     assert journal[3][1]["einfo"].exception is cause
-    assert journal[4][1] == "RETRY"
+    assert journal[4][1]["state"] == "RETRY"
     journal.clear()
     stage.run()
     job.delay(False)
     stage.one()
-    assert isinstance(journal[-4][1], Retry)
+    assert isinstance(journal[-3][1], Retry)
 
 
 @pytest.mark.parametrize("error", [Ignore(), Reject("x")])

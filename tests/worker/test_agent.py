@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from celeriac import Celeriac, drivers, states
+from celeriac import Celeriac, drivers, signals, states
 from celeriac.drivers.memory import forget
 from celeriac.exceptions import CorruptStore, LeaseLost, NotCapable, OperationalError
 from celeriac.message import Message, Owner, Worker
@@ -155,6 +155,21 @@ def test_it_keeps_the_lease_and_gives_it_back(world: Callable[..., World]) -> No
         time.sleep(0.02)
     assert one.stop() == 0
     assert not one.has_lease()
+
+
+def test_heartbeats_are_told(world: Callable[..., World]) -> None:
+    beats = threading.Semaphore(0)
+
+    def beat(**_: Any) -> None:
+        beats.release()
+
+    signals.heartbeat_sent.connect(beat)
+    try:
+        one = started(world)
+        assert all(beats.acquire(timeout=20) for _ in range(3))
+        assert one.stop() == 0
+    finally:
+        signals.heartbeat_sent.disconnect(beat)
 
 
 def test_a_broker_that_is_down_at_the_start(world: Callable[..., World]) -> None:

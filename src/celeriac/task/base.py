@@ -168,7 +168,7 @@ class Task(Calling[P, R], Describing[P, R], Handlers, Generic[P, R]):
     def replace(self, sig: Signature[Any]) -> Any:
         """Let another task, or a whole workflow, take the place of this call: its id, what follows
         it, its part of a chord. A group gives the list of its results. Nothing after this line is
-        run. Eagerly, its result is returned."""
+        run; ``raise self.replace(…)`` and ``return self.replace(…)`` are the same."""
         return self.on_replace(replacing.replacement(self, sig))
 
     def on_replace(self, sig: Signature[Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac.canvas.compiling import Compiler
 from celeriac.canvas.signature import Signature
 from celeriac.exceptions import Ignore
+from celeriac.execution import Replaced
 from celeriac.request import Request
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ def replacement(task: Task[Any, Any], sig: Signature[Any]) -> Signature[Any]:
 
 
 def replace(task: Task[Any, Any], sig: Signature[Any]) -> Any:
-    """Send it when the call is settled, and end the call by raising Ignore; eagerly, run it."""
+    """Send it when the call is settled, and end the call by raising Ignore; eagerly, run it, and
+    end the call with its value."""
     request = task.request
     if request.is_eager:
-        return sig.apply().get(disable_sync_subtasks=False)
+        raise Replaced(sig.apply().get(disable_sync_subtasks=False))
     _take_place(task.app, request, sig)
     raise Ignore("Replaced by new task")
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from celeriac import signals
 from celeriac.contracts import Broker, EventBus, ResultBackend
 from celeriac.exceptions import (
     CeleriacError,
@@ -275,6 +276,8 @@ class Agent:
             )
             self._register(broker)
         self._pass_on(pulse)
+        if signals.heartbeat_sent.receivers:
+            signals.heartbeat_sent.send(sender=self)
 
     def _pass_on(self, pulse: Pulse) -> None:
         for cancelled in pulse.cancelled:

@@ -26,7 +26,7 @@ from celeriac.exceptions import (
     WorkerShutdown,
     WorkerTerminate,
 )
-from celeriac.execution import Outcome, execute, execute_async
+from celeriac.execution import ExceptionInfo, Outcome, execute, execute_async
 from celeriac.following import arrivals_of_unread
 from celeriac.joining import Joiner
 from celeriac.message import Delivery, Settlement, TaskRecord, Verdict
@@ -199,6 +199,8 @@ class Executor:
             delivery.message.id or "?",
             exc,
         )
+        if signals.task_rejected.receivers:
+            signals.task_rejected.send(sender=self, message=delivery.message, exc=exc)
         return self._bury_unread(delivery, exc, f"{type(exc).__name__}: {exc}")
 
     def _bury_unread(self, delivery: Delivery, exc: Exception, reason: str) -> Settlement:
@@ -302,7 +304,7 @@ class Executor:
                 args=request.args,
                 kwargs=request.kwargs,
                 traceback=None,
-                einfo=None,
+                einfo=ExceptionInfo(exc),
             )
         return self.concluder.failure(delivery, task, request, exc, bury=bury, trace=False)
 
@@ -383,6 +385,17 @@ class Executor:
             return self.concluder.conclude(job.delivery, job.task, job.request, outcome)
         except Exception as exc:  # whatever it is, the message must not stay here for ever
             logger.exception("The end of %s cannot be told as it is", job.request)
+            if signals.task_internal_error.receivers:
+                signals.task_internal_error.send(
+                    sender=job.task,
+                    task_id=job.request.id,
+                    args=job.request.args,
+                    kwargs=job.request.kwargs,
+                    request=job.request,
+                    exception=exc,
+                    traceback=exc.__traceback__,
+                    einfo=ExceptionInfo(exc),
+                )
             return self.concluder.failure(job.delivery, job.task, job.request, exc)
 
 
