@@ -495,6 +495,21 @@ def test_annotations(make_app: MakeApp) -> None:
     assert [name for name, _ in seen] == ["special"]
 
 
+class Annotate:
+    """As Celery's guide shows it."""
+
+    def annotate(self, task: Any) -> dict[str, Any] | None:
+        return {"rate_limit": "3/s"} if task.name.startswith("slow.") else None
+
+
+def test_annotations_by_an_object(make_app: MakeApp) -> None:
+    for source in (Annotate(), Annotate, f"{__name__}.Annotate"):
+        app = make_app(task_annotations=(source, {"slow.b": {"max_retries": 9}}))
+        slow, other = app.task(name="slow.b")(lambda: 1), app.task(name="b")(lambda: 1)
+        app.finalize()
+        assert (slow.rate_limit, slow.max_retries, other.rate_limit) == ("3/s", 9, None)
+
+
 def test_a_list_of_annotations(make_app: MakeApp) -> None:
     app = make_app(task_annotations=[None, {"*": {"max_retries": 8}}, {"a": {"max_retries": 9}}])
     a, b = app.task(name="a")(lambda: None), app.task(name="b")(lambda: None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac import current
@@ -92,8 +92,19 @@ def bind(app: Celeriac, task: Any) -> None:
     for source in annotations if isinstance(annotations, list | tuple) else [annotations]:
         if not source:
             continue
-        found = {**source.get("*", {}), **source.get(task.name, {})}
-        for option, value in found.items():
+        for option, value in _annotations_of(source, task).items():
             # On the class, so that a function becomes a method (on_failure and the like).
             setattr(type(task), option, value)
     task.bind(app)
+
+
+def _annotations_of(source: Any, task: Any) -> dict[str, Any]:
+    """What one source says of a task: a mapping of names, or an object with Celery's method
+    ``annotate(task)`` (and ``annotate_any()``), or what names its class."""
+    if isinstance(source, Mapping):
+        return {**source.get("*", {}), **source.get(task.name, {})}
+    source = imported(source)
+    if isinstance(source, type):
+        source = source()
+    for_all = getattr(source, "annotate_any", dict)
+    return {**(for_all() or {}), **(source.annotate(task) or {})}
