@@ -46,7 +46,7 @@ class Concluder:
         """The settlement of a call that was run."""
         state = outcome.state
         if state == states.SUCCESS:
-            return outcome.settlement or self.success(delivery, task, request, outcome)
+            return self.success(delivery, task, request, outcome)
         if state == states.RETRY:
             return self._retry(delivery, task, request, outcome)
         if state == states.IGNORED:

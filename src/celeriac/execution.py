@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from celeriac.message import Settlement
     from celeriac.task import Task
 
-    Write = Callable[["Outcome"], Settlement]
+    Write = Callable[[Any, Any, Request, "Outcome"], Settlement]
+    """Of delivery, task, request and outcome."""
 
 logger = logging.getLogger("celeriac.execution")
 
@@ -144,7 +145,10 @@ def execute(task: Any, request: Request, write: Write | None = None) -> Outcome:
                 outcome = _outcome_of(task, exc)
         outcome.runtime = time.perf_counter() - started
         if write is not None and outcome.exc is None:
-            outcome = _written(outcome, write)
+            try:
+                outcome.settlement = write(request._delivery, task, request, outcome)
+            except Exception as exc:
+                outcome = _unwritten(outcome, exc)
         if not task._plain or outcome.exc is not None or _watched():
             _after(task, request, outcome)
         return outcome
@@ -179,22 +183,21 @@ async def execute_async(task: Any, request: Request, write: Write | None = None)
             outcome = _outcome_of(task, exc)
         outcome.runtime = time.perf_counter() - started
         if write is not None and outcome.exc is None:
-            outcome = _written(outcome, write)
+            try:
+                outcome.settlement = write(request._delivery, task, request, outcome)
+            except Exception as exc:
+                outcome = _unwritten(outcome, exc)
         _after(task, request, outcome)
         return outcome
     finally:
         pop(token)
 
 
-def _written(outcome: Outcome, write: Write) -> Outcome:
-    """With its settlement; a failure, if it cannot be written or what follows cannot be sent."""
-    try:
-        outcome.settlement = write(outcome)
-    except Exception as exc:
-        failed = Outcome(states.FAILURE, exc, exc)
-        failed.runtime = outcome.runtime
-        return failed
-    return outcome
+def _unwritten(outcome: Outcome, exc: Exception) -> Outcome:
+    """A success that cannot be written, or that what follows cannot be sent of."""
+    failed = Outcome(states.FAILURE, exc, exc)
+    failed.runtime = outcome.runtime
+    return failed
 
 
 def _ended_by(request: Request, exc: asyncio.CancelledError) -> BaseException:

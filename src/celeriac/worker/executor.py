@@ -353,7 +353,7 @@ class Executor:
     def run(self, job: Job) -> Settlement:
         """Call the task in this thread, under its soft limit, and conclude."""
         try:
-            outcome = execute(job.task, job.request, lambda done: self._written(job, done))
+            outcome = execute(job.task, job.request, self.concluder.success)
         except (WorkerShutdown, WorkerTerminate) as order:
             outcome = self._ordered(order)
         return self.finish(job, outcome)
@@ -361,15 +361,10 @@ class Executor:
     async def run_async(self, job: Job) -> Settlement:
         """The same in an event loop."""
         try:
-            outcome = await execute_async(
-                job.task, job.request, lambda done: self._written(job, done)
-            )
+            outcome = await execute_async(job.task, job.request, self.concluder.success)
         except (WorkerShutdown, WorkerTerminate) as order:
             outcome = self._ordered(order)
         return self.finish(job, outcome)
-
-    def _written(self, job: Job, outcome: Outcome) -> Settlement:
-        return self.concluder.success(job.delivery, job.task, job.request, outcome)
 
     def _ordered(self, order: BaseException) -> Outcome:
         """A task has ordered the worker to stop. It is settled as failed: run again, it would
@@ -381,6 +376,8 @@ class Executor:
         """Log and conclude."""
         if self.loud or outcome.exc is not None:
             _log(job, outcome)
+        if outcome.settlement is not None:
+            return outcome.settlement
         try:
             return self.concluder.conclude(job.delivery, job.task, job.request, outcome)
         except Exception as exc:  # whatever it is, the message must not stay here for ever
