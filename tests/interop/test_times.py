@@ -58,11 +58,11 @@ def test_a_celery_clients_eta_waits_in_the_broker(scene: Callable[..., Scene]) -
     town = scene(worker_lease=2.0)
     worker = town.start("celeriac", "-c", "1", "-Q", "new")
     client = town.client("celery")
+    town.wait_ready(worker)
     due = time.time() + 4.0
     eta = datetime.datetime.fromtimestamp(due, UTC)
     parked = client.send("count", "parked", queue="new", eta=eta)
     far = client.send("count", "far", queue="new", countdown=3600)
-    town.wait_ready(worker)
     until(lambda: _delayed(town, "new") == [0, 2, 0], "both to be parked")
     assert town.wire("LLEN", "new") == 0
     assert client.get(client.send("add", 1, 2, queue="new")) == 3

@@ -88,11 +88,13 @@ local function left_to_others(message)
 end
 
 local function nothing_else(key)
-  local all = redis.call('LRANGE', key, -1000, -1)
-  for i = #all, 1, -1 do
-    local till = left_to_others(all[i])
-    if not till then return false end
-    if not next_offered or till < next_offered then next_offered = till end
+  for _, first in ipairs({-1, -1000}) do -- one tells nearly always
+    local all = redis.call('LRANGE', key, first, -1)
+    for i = #all, 1, -1 do
+      local till = left_to_others(all[i])
+      if not till then return false end
+      if not next_offered or till < next_offered then next_offered = till end
+    end
   end
   return true
 end

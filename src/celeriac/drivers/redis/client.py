@@ -9,7 +9,7 @@ from typing import Any
 import hiredis
 
 from celeriac.drivers.redis.connection import Connection, forget_after_fork, pack
-from celeriac.drivers.redis.errors import is_fatal, refusal
+from celeriac.drivers.redis.errors import IS_FULL, is_fatal, refusal
 from celeriac.drivers.redis.finding import find_server
 from celeriac.drivers.redis.options import Options
 from celeriac.drivers.redis.scripts import Script
@@ -17,7 +17,6 @@ from celeriac.drivers.redis.scripts import Script
 __all__ = ["Client"]
 
 Reply = Any
-_IS_FULL = "OOM command not allowed"
 
 
 class Client:
@@ -120,7 +119,7 @@ class Client:
                 if (
                     script.drains
                     and isinstance(reply, hiredis.ReplyError)
-                    and _IS_FULL in str(reply)
+                    and IS_FULL in str(reply)
                 ):
                     reply = _evaluated(connection, script.when_full(clock is not None), count, rest)
             except BaseException:

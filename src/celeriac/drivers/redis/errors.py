@@ -7,7 +7,7 @@ import ssl
 
 from celeriac.exceptions import OperationalError
 
-__all__ = ["Refused", "is_fatal", "lost_connection", "refusal", "unreachable"]
+__all__ = ["IS_FULL", "Refused", "is_fatal", "lost_connection", "refusal", "unreachable"]
 
 
 class Refused(OperationalError):
@@ -17,6 +17,8 @@ class Refused(OperationalError):
         self.code = code
         super().__init__(message)
 
+
+IS_FULL = "OOM command not allowed"
 
 # After these the connection is thrown away: the next one may lead to another server, or in.
 _FATAL = frozenset(
@@ -66,6 +68,8 @@ def refusal(error: BaseException, shown: str) -> Refused:
         code = "READONLY"
     if "The user executing the script can't" in text:
         code = "NOPERM"
+    if IS_FULL in text:  # Redis 6 tells it within another error
+        code = "OOM"
     advice = _ADVICE.get(code)
     if advice is None:
         return Refused(f"The Redis server of {shown} refused: {text}", code)

@@ -61,7 +61,9 @@ class ResultListener:
         self._connection: Connection | None = None
         self._waiters: dict[int, _Waiter] = {}
         self._counts: dict[str, int] = {}
-        self._asked: deque[tuple[float, list[str]]] = deque()
+        # When, for which ids, and whether the answer is the last one of the same question.
+        self._asked: deque[tuple[float, list[str], bool]] = deque()
+        self._gathered: list[tuple[str, bytes]] = []  # answers to a question that has more to come
         self._unwanted: set[str] = set()
         self._subscribed: set[str] = set()
         self._leader: int | None = None
@@ -212,6 +214,7 @@ class ResultListener:
         with self._lock:
             self._connection = connection
             self._asked.clear()
+            self._gathered = []
             self._subscribed.clear()
             self._unwanted.clear()
             self._ask(connection, list(self._counts))
@@ -222,6 +225,7 @@ class ResultListener:
         """The lock is held."""
         connection, self._connection = self._connection, None
         self._asked.clear()
+        self._gathered = []
         if connection is not None:
             connection.close()
 
@@ -248,7 +252,7 @@ class ResultListener:
                 commands.append(pack(("SUBSCRIBE", *new)))
                 self._subscribed.update(some)
             commands.append(pack(("MGET", *(self._head + task for task in some))))
-            self._asked.append((time.monotonic(), some))
+            self._asked.append((time.monotonic(), some, at + _AT_ONCE >= len(ids)))
         if commands:
             connection.send(b"".join(commands))
 
@@ -259,8 +263,12 @@ class ResultListener:
             if isinstance(reply, hiredis.ReplyError):
                 raise refusal(reply, connection.options.shown)
             with self._lock:
-                _, ids = self._asked.popleft()
-            found += [(task, value) for task, value in zip(ids, reply, strict=True) if value]
+                _, ids, last = self._asked.popleft()
+            there = [(task, value) for task, value in zip(ids, reply, strict=True) if value]
+            self._gathered += there
+            if last:  # who asked for many is told of all that are ready
+                found += self._gathered
+                self._gathered = []
         for push in connection.pushes:
             if push[0] == b"message":
                 task = push[1].decode("utf-8", "surrogatepass").removeprefix(self._head)
