@@ -1,18 +1,26 @@
 -- Joins, in Celery's chord keys (P = results' prefix .. "celery-taskset-meta-" .. id): P.s size,
 -- P.t parts added later, P.j the parts by index, P.d who they were, P.c who is about to complete
--- it, or "done". An argument list of arrivals is: join, index, id, member of P.j, for each.
+-- it, or "done". Of ours: P.celeriac the plan of an open join, and (results' prefix ..
+-- "celeriac-joins") those that have one, by when somebody was told last that they are open. An
+-- argument list of arrivals is: join, index, id, member of P.j, for each.
 
 local function join_key(results, id) return results .. 'celery-taskset-meta-' .. id end
 
 local KEPT_DONE = 86400000
 
-local function open_join(results, id, size, lasts)
+local function open_join(results, id, size, lasts, plan, now_text)
   local key = join_key(results, id)
   if redis.call('GET', key .. '.c') == 'done' then return end
+  local opened = false
   if lasts == '' then
-    redis.call('SET', key .. '.s', size, 'NX')
+    opened = redis.call('SET', key .. '.s', size, 'NX')
   elseif tonumber(lasts) > 0 then
-    redis.call('SET', key .. '.s', size, 'NX', 'PX', lasts)
+    opened = redis.call('SET', key .. '.s', size, 'NX', 'PX', lasts)
+  end
+  if opened and plan ~= '' then
+    redis.call('SET', key .. '.celeriac', plan)
+    if lasts ~= '' then redis.call('PEXPIRE', key .. '.celeriac', lasts) end
+    redis.call('ZADD', results .. 'celeriac-joins', now_text, id)
   end
 end
 
@@ -94,7 +102,8 @@ local function count_in(results, arrivals)
         end
         if redis.call('ZCARD', key .. '.j') >= size then
           redis.call('SET', key .. '.c', 'done', 'PX', lasts > 0 and lasts or KEPT_DONE)
-          redis.call('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d')
+          redis.call('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d', key .. '.celeriac')
+          redis.call('ZREM', results .. 'celeriac-joins', id)
         end
       end
     end

@@ -22,11 +22,12 @@ from celeriac.drivers.redis.settling import (
     new_token,
     record_row,
 )
-from celeriac.message import Arrival, Completes, Join, TaskRecord
+from celeriac.message import Arrival, Completes, Join, TaskRecord, Unfinished
 
 __all__ = ["RedisResultBackend"]
 
 _STORE, _ARRIVE, _ADMIT = script("store"), script("arrive"), script("admit")
+_UNFINISHED = script("unfinished")
 
 _AT_ONCE = 5000  # ids in one command
 
@@ -153,6 +154,16 @@ class RedisResultBackend:
             _told(completes_of(answer, [arrival])) if answer else None
             for arrival, answer in zip(arrivals, answers, strict=True)
         ]
+
+    def unfinished(self, older: float, limit: int) -> list[Unfinished]:
+        found = []
+        for id, size, plan, scores in self._client.run(
+            _UNFINISHED, self.options.prefix, repr(older), limit
+        ):
+            there = {int(float(score)) for score in scores}
+            missing = tuple(index for index in range(int(size)) if index not in there)
+            found.append(Unfinished(join=id.decode(), plan=bytes(plan), missing=missing))
+        return found
 
     def admit(self, key: str, publish_id: str) -> bool:
         window = repr(self.options.dedupe_window)
