@@ -55,6 +55,15 @@ def kinds(sig: Any) -> Any:
         (group([c(1), c(2)]), ["group", "c", "c"]),
         (group(group(c(1), c(2))), ["group", "c", "c"]),
         (chord(group(c(1)), i()), ["chord", ["c"], "ident"]),
+        (chain(group(c(1)), i()), ["chain", "c", "ident"]),
+        (chain(c(1), group(), i()), ["chain", "c", "ident"]),
+        (chain(c(1), group()), "c"),
+        (group(c(1), c(2)) | group() | i(), ["chord", ["c", "c"], "ident"]),
+        (group(c(1), c(2)) | group(i()), ["chord", ["c", "c"], ["group", "ident"]]),
+        (
+            c(1) | group(i(), i()) | group(i()),
+            ["chain", "c", ["chord", ["ident", "ident"], "ident"]],
+        ),
         (chord(c(1), i()), ["chord", ["c"], "ident"]),
         (add.chunks([(1, 1)], 1) | i(), ["chord", ["celery.starmap"], "ident"]),
     ],
@@ -109,6 +118,17 @@ def test_frozen_ids_stay() -> None:
     assert chord([c(1)], i()).freeze("mine").id == "mine"
     assert group(c(1)).freeze("mine").id == "mine"
     assert sig.clone().freeze().id == result.id
+
+
+def test_what_signatures_tell() -> None:
+    sig = c(1).set(task_id="t", parent_id="p", root_id="r")
+    assert (sig.id, sig.parent_id, sig.root_id) == ("t", "p", "r")
+    assert sig.AsyncResult("x").id == app.signature("by.name").AsyncResult("x").id == "x"
+    assert len(group(c(1), c(2))) == 2
+    assert group()
+    assert json.loads(json.dumps(group(), indent=1))["task"] == "celery.group"
+    steps = (c(1) | i()).on_error(told_id.s()).unchain_tasks()
+    assert [len(step.options["link_error"]) for step in steps] == [1, 1]
 
 
 def test_immutable_workflows() -> None:
