@@ -10,7 +10,8 @@
 
 The module has ``send()`` and ``send_and_wait()``, both functions or both coroutines, perhaps
 ``send_many(count)`` and ``workflow(kind, count)``, and ``open()`` and ``close()`` where a coroutine
-needs them. The answer is a JSON list on the standard output. Libraries are used as they come: the garbage collector is on.
+needs them. The answer is a JSON list on the standard output. Libraries are used as they come: the
+garbage collector is on.
 """
 
 from __future__ import annotations
