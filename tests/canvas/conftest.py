@@ -5,8 +5,6 @@ A store is one line in STORES; its servers are what the tests of its driver star
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import signal
 import subprocess
@@ -22,7 +20,7 @@ import flow_tasks
 import msgspec
 import psutil
 import pytest
-from tests.servers import RabbitServer, RedisServer
+from tests.drivers import rabbitmq_stage, redis_stage
 
 from celeriac import Celeriac
 from celeriac.drivers import memory
@@ -33,30 +31,15 @@ HERE = Path(__file__).parent
 PATIENCE = 30.0
 
 
-@functools.cache
-def redis_server() -> RedisServer:
-    """Started when it is first asked for; it ends with the tests."""
-    server = RedisServer()
-    atexit.register(server.__exit__)
-    server.start()
-    return server
-
-
-@functools.cache
-def rabbit_server() -> RabbitServer:
-    """The same."""
-    server = RabbitServer()
-    atexit.register(server.__exit__)
-    server.start()
-    return server
-
-
 # Where the tests run, by name: broker and result backend, in a temporary directory.
 STORES: dict[str, Callable[[Path], tuple[str, str]]] = {
     "memory": lambda path: (f"memory://flow-{os.getpid()}",) * 2,
     "sqlite": lambda path: (f"sqlite:///{path}/flow.db",) * 2,
-    "redis": lambda path: (redis_server().url,) * 2,
-    "rabbitmq": lambda path: (rabbit_server().new_vhost(), redis_server().url),
+    "redis": lambda path: (redis_stage.shared_server().url,) * 2,
+    "rabbitmq": lambda path: (
+        rabbitmq_stage.shared_server().new_vhost(),
+        redis_stage.shared_server().url,
+    ),
     "two stores": lambda path: (f"sqlite:///{path}/broker.db", f"sqlite:///{path}/results.db"),
 }
 

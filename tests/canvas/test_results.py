@@ -61,6 +61,30 @@ def test_not_in_time(still: Any) -> None:
             sig.apply_async().get(timeout=0.05)
 
 
+def test_called_when_it_is_known_that_it_ended(flow: Any) -> None:
+    told: list[Any] = []
+    one = slow.s(1, 0.2).apply_async()
+    one.then(told.append)
+    assert told == []
+    assert one.get(timeout=30) == 1
+    one.then(told.append)
+    assert told == [one, one]
+    result = group(c(1), boom.s(), silent.s(3)).apply_async()
+    result.then(told.append)
+    result.get(timeout=30, propagate=False)
+    result.then(told.append)
+    assert told[2:] == [result, result]
+
+    def fails(_: Any) -> None:
+        raise KeyError("callback")
+
+    one.then(fails, told.append)
+    assert isinstance(told[-1], KeyError)
+    with pytest.raises(KeyError):
+        one.then(fails)
+    assert one.backend is result.backend is app.backend
+
+
 def test_save_and_restore(flow: Any) -> None:
     result = group(c(1), c(2) | add.s(1)).apply_async()
     assert result.save() is result

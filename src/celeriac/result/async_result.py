@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from celeriac import states
 from celeriac.exceptions import TimeoutError
 from celeriac.protocol.task import parse_time
-from celeriac.result import dependents
+from celeriac.result import dependents, ending
 from celeriac.result.blocking import assert_will_not_block
 from celeriac.result.trees import leaves, refresh, revoke, tree
 
@@ -29,6 +29,7 @@ class AsyncResult(Generic[R]):
 
     TimeoutError = TimeoutError
     _members: Any = None  # those of a set or group
+    _waiting: Sequence[ending.Waiting] = ()  # to be called when it ends
 
     def __init__(
         self,
@@ -52,6 +53,11 @@ class AsyncResult(Generic[R]):
 
             self._app = get_current_app()
         return self._app
+
+    @property
+    def backend(self) -> Any:
+        """Where results are stored; None without a result backend."""
+        return self.app.backend
 
     @property
     def task_id(self) -> str:
@@ -128,7 +134,7 @@ class AsyncResult(Generic[R]):
             left = longest if deadline is None else deadline - time.monotonic()
             found = backend.wait([self.id], max(0.0, min(longest, left)))
             if found:
-                self._meta = self.app.records.read(found[0])
+                ending.note_end(self, self.app.records.read(found[0]))
                 return
             if on_interval is not None:
                 on_interval()
@@ -153,7 +159,7 @@ class AsyncResult(Generic[R]):
             record = await self.app.producer.await_ready(self.id, timeout)
             if record is None:
                 raise TimeoutError(f"Task {self.id} did not end within {timeout} s.")
-            self._meta = self.app.records.read(record)
+            ending.note_end(self, self.app.records.read(record))
         if (
             propagate
             and self.parent is not None
@@ -181,7 +187,7 @@ class AsyncResult(Generic[R]):
             return _PENDING
         meta = self.app.records.read(record)
         if record.ready:
-            self._meta = meta
+            ending.note_end(self, meta)
         return meta
 
     @property
@@ -267,6 +273,17 @@ class AsyncResult(Generic[R]):
         return value
 
     maybe_reraise = maybe_throw
+
+    def then(
+        self,
+        callback: Callable[[Any], object],
+        on_error: Callable[[Any], object] | None = None,
+        weak: bool = False,
+    ) -> None:
+        """Call ``callback(result)`` once it is known here that the task has ended: now, or in the
+        call that finds out (``get``, ``state``, …; nothing looks by itself). What it raises goes
+        to ``on_error``."""
+        ending.when_all_ended(self, [] if self.ready() else [self], callback, on_error)
 
     # --- acting -------------------------------------------------------------------------------
 
