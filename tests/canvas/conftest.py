@@ -5,6 +5,7 @@ A store is one line in STORES; its servers are what the tests of its driver star
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -31,15 +32,24 @@ HERE = Path(__file__).parent
 PATIENCE = 30.0
 
 
+_databases = itertools.cycle(range(1, 16))
+
+
+def redis_database() -> str:
+    """The URL of an empty database on the server that all tests share."""
+    url = redis_stage.shared_server().url.removesuffix("/0") + f"/{next(_databases)}"
+    wire = redis_stage.Wire(url)
+    wire("FLUSHDB")
+    wire.close()
+    return url
+
+
 # Where the tests run, by name: broker and result backend, in a temporary directory.
 STORES: dict[str, Callable[[Path], tuple[str, str]]] = {
     "memory": lambda path: (f"memory://flow-{os.getpid()}",) * 2,
     "sqlite": lambda path: (f"sqlite:///{path}/flow.db",) * 2,
-    "redis": lambda path: (redis_stage.shared_server().url,) * 2,
-    "rabbitmq": lambda path: (
-        rabbitmq_stage.shared_server().new_vhost(),
-        redis_stage.shared_server().url,
-    ),
+    "redis": lambda path: (redis_database(),) * 2,
+    "rabbitmq": lambda path: (rabbitmq_stage.shared_server().new_vhost(), redis_database()),
     "two stores": lambda path: (f"sqlite:///{path}/broker.db", f"sqlite:///{path}/results.db"),
 }
 

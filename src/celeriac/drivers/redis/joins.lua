@@ -8,6 +8,17 @@ local function join_key(results, id) return results .. 'celery-taskset-meta-' ..
 
 local KEPT_DONE = 86400000
 
+-- Celery's workers don't remove a plan. Kept only for as long as somebody asks for it from time to
+-- time (unfinished.lua), it is no burden where all workers are theirs.
+local KEPT_PLAN = 3 * 86400000
+
+local function keep_plan(results, id, plan, lasts, now_text)
+  local index, oldest = results .. 'celeriac-joins', tonumber(now_text) - KEPT_PLAN / 1000
+  redis.call('SET', join_key(results, id) .. '.celeriac', plan, 'PX', math.min(lasts, KEPT_PLAN))
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', string.format('%.6f', oldest))
+  redis.call('ZADD', index, now_text, id)
+end
+
 local function open_join(results, id, size, lasts, plan, now_text)
   local key = join_key(results, id)
   if redis.call('GET', key .. '.c') == 'done' then return end
@@ -18,9 +29,7 @@ local function open_join(results, id, size, lasts, plan, now_text)
     opened = redis.call('SET', key .. '.s', size, 'NX', 'PX', lasts)
   end
   if opened and plan ~= '' then
-    redis.call('SET', key .. '.celeriac', plan)
-    if lasts ~= '' then redis.call('PEXPIRE', key .. '.celeriac', lasts) end
-    redis.call('ZADD', results .. 'celeriac-joins', now_text, id)
+    keep_plan(results, id, plan, lasts == '' and KEPT_PLAN or tonumber(lasts), now_text)
   end
 end
 

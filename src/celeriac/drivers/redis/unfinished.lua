@@ -15,6 +15,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', before, 'LIMIT', 
     redis.call('DEL', key .. '.celeriac')
   else
     redis.call('ZADD', index, now_text, id)
+    local lasts = redis.call('PTTL', key .. '.s')
+    redis.call('PEXPIRE', key .. '.celeriac', lasts > 0 and math.min(lasts, KEPT_PLAN) or KEPT_PLAN)
     local parts, there = redis.call('ZRANGE', key .. '.j', 0, -1, 'WITHSCORES'), {}
     for i = 2, #parts, 2 do there[#there + 1] = parts[i] end
     answer[#answer + 1] = {id, size, plan, there}
