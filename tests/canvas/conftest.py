@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 PATIENCE = 30.0
 
 
-_databases = itertools.cycle(range(1, 16))
+_databases = itertools.cycle(range(15, 7, -1))
 
 
 def redis_database() -> str:
