@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import logging
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ from celeriac.utils import uuid
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.request import Request
+
+logger = logging.getLogger("celeriac.following")
 
 _WRAPPED = {"celeriac", "data", "added"}
 ADDED = "celeriac_added"
@@ -156,7 +159,10 @@ class Following:
         if state == states.IGNORED:  # nobody would hear of it otherwise
             state = states.REVOKED
             exc = TaskRevokedError(f"the task before it, {request.id}, was ignored")
-        self.end(ends_of_chain(request.chain), state, exc)
+        try:
+            self.end(ends_of_chain(request.chain), state, exc)
+        except DecodeError as unreadable:  # who comes after it cannot be told
+            logger.error("What follows %s cannot be read: %s", request.id, unreadable)
 
     def end(self, nodes: Iterable[End], state: str, exc: BaseException) -> None:
         """Give all these tasks, which will never run, this end."""

@@ -68,6 +68,14 @@ def test_chain(sender: Senders) -> None:
     assert sender.run(steps) == [15, "done"]
 
 
+def test_a_long_chain(sender: Senders) -> None:
+    """What is left of it is passed on compressed by one side, plain by the other."""
+    assert (
+        sender.run("chain(add.s(0, 0), *(add.s(1).set(**at(n)) for n in range(150))).set(**at(0))")
+        == 150
+    )
+
+
 def test_a_chain_knows_its_root_and_parents(sender: Senders) -> None:
     steps = "chain(add.s(1, 2).set(**at(0)), add.s(3).set(**at(1)), tell.s().set(**at(2)))"
     first, second, last = sender._call(
