@@ -269,6 +269,23 @@ def test_revoking_while_it_runs(still: Any) -> None:
     assert isinstance(result.parent.get(timeout=30, propagate=False), TaskRevokedError)
 
 
+def test_revoking_by_stamps(still: Any) -> None:
+    """Whatever of the stamped workflow was sent: here all parts of a header, and with them the
+    rest; others go on."""
+    still.needs_messages_by_id()
+    stamped = chord([c(1), c(2).set(countdown=50)], i()) | i()
+    other = chord([c(1), c(2)], i())
+    stamped.stamp(customer="7", reason=["a", "b"])
+    other.stamp(customer="8")
+    result, left = stamped.apply_async(), other.apply_async()
+    assert app.revoke_stamped({"customer": "70", "reason": "c"}) == []
+    result.revoke_by_stamped_headers(["reason=b"])
+    still.start()
+    assert all(node.state in (states.REVOKED, states.FAILURE) for node in ends(result))
+    assert left.get(timeout=30) == [1, 2]
+    app.control.revoke_by_stamped_headers({"customer": ["7", "8"]})  # nothing is left
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_one_part_revoked(still: Any, which: int) -> None:
     result = chord([c(1), c(2) | add.s(1)], i()).apply_async()

@@ -300,6 +300,17 @@ class AsyncResult(Generic[R]):
         sent yet. Durable: see docs/cancelling.md."""
         revoke([self], self.app, terminate, signal)
 
+    def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any] | Sequence[str],
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Cancel all tasks that carry one of these stamps: see ``app.revoke_stamped``."""
+        self.app.revoke_stamped(headers, terminate=terminate, signal=signal or "SIGTERM")
+
     def forget(self) -> None:
         """Delete what is stored of it and of those before it."""
         ids = [one.id for one in tree([self])]
