@@ -328,6 +328,7 @@ class ResultSettings:
     result_chord_sweep_interval = setting(
         SECONDS,
         60.0,
+        own=True,
         doc="Seconds between two looks for chords that are open though all their parts have ended; "
         "None or 0: nobody looks.",
     )
