@@ -12,15 +12,16 @@ import shlex
 import sqlite3
 from pathlib import Path
 
-from benchmarks import broker, chart, environments, redis, run, sqlite
+from benchmarks import broker, canvas, chart, environments, redis, run, sqlite
 from benchmarks.peers import CELERIAC, LPUSH, OTHERS, Peer, chosen
 from benchmarks.stage import FULL, QUICK, ROOT, Effort
 
+ON_SQLITE = {**sqlite.PARTS, "workflows": canvas.on_sqlite}
 KEPT = ROOT / "docs" / "benchmarks"
 
 
 def _arguments() -> argparse.Namespace:
-    parts = [*(f"sqlite:{name}" for name in sqlite.PARTS), *(f"redis:{n}" for n in redis.PARTS)]
+    parts = [*(f"sqlite:{name}" for name in ON_SQLITE), *(f"redis:{n}" for n in redis.PARTS)]
     parser = argparse.ArgumentParser(
         prog="make bench",
         description=__doc__,
@@ -53,7 +54,7 @@ def on_sqlite(parts: list[str], effort: Effort) -> None:
         f"{os.cpu_count()} cores; rounds: {effort.rounds}\n"
     )
     for part in parts:
-        for what, figure, bar in sqlite.PARTS[part](effort):
+        for what, figure, bar in ON_SQLITE[part](effort):
             print(f"{what:34} {figure:58} {bar}", flush=True)
     print()
 
@@ -99,7 +100,7 @@ def keep(found: run.Run, folder: Path) -> None:
 def main() -> None:
     arguments = _arguments()
     effort = QUICK if arguments.quick else FULL
-    if parts := _chosen(arguments.parts, "sqlite", list(sqlite.PARTS)):
+    if parts := _chosen(arguments.parts, "sqlite", list(ON_SQLITE)):
         on_sqlite(parts, effort)
     parts = _chosen(arguments.parts, "redis", list(redis.PARTS))
     if parts and not broker.installed():

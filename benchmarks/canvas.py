@@ -1,101 +1,60 @@
-"""Workflows: what a chain and a chord cost from ``apply_async`` to ``get``, and how that grows.
-
-``python -m benchmarks.canvas [URL]``; a temporary SQLite file without one.
-"""
+"""Workflows: what a chain and a chord cost from ``apply_async`` to ``get``, and how that grows."""
 
 from __future__ import annotations
 
-import os
-import signal
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from celeriac import Celeriac, chain, chord
+from benchmarks.peers import CELERIAC, Peer
+from benchmarks.sqlite import Row, shop, store, worker
+from benchmarks.stage import Effort, interleaved, median
+from celeriac import chain, chord
 
-ROUNDS = 5
-Row = tuple[str, str, str]
+if TYPE_CHECKING:
+    from benchmarks.redis import Comparison
 
-
-@contextmanager
-def worker(url: str) -> Iterator[None]:
-    """A running worker with two processes."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "celeriac", "-A", "benchmarks.shop:app"),
-            *("--result-backend", url, "worker"),
-            *("-c", "2", "-l", "WARNING"),
-        ],
-        env={**os.environ, "BENCH_URL": url},
-        cwd=Path(__file__).parent.parent,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(40)
+# Name of the figure, kind, steps or parts; the larger ones are of Celeriac alone.
+BOTH = (("chain", "chain", 100), ("chord", "chord", 1000))
+ALONE = (("chain_long", "chain", 1000), ("chord_large", "chord", 10_000))
 
 
-def measure(url: str) -> Iterator[Row]:
-    """Rows of what was measured: what, figure, bar."""
-    app = Celeriac("bench", broker=url, backend=url, set_as_current=False)
-    noop = app.signature("benchmarks.shop.noop", (), immutable=True)
-
-    def run(make: Callable[[], object]) -> Callable[[], float]:
-        def timed() -> float:
-            start = time.perf_counter()
-            make().apply_async().get(timeout=120)  # type: ignore[attr-defined]
-            return time.perf_counter() - start
-
-        return timed
-
-    def header(size: int) -> Callable[[], float]:
-        return run(lambda: chord([noop.clone() for _ in range(size)], noop.clone()))
-
-    def steps(size: int) -> Callable[[], float]:
-        return run(lambda: chain(noop.clone() for _ in range(size)))
-
-    with worker(url):
-        steps(1)()  # the worker is up
-        few, many = _in_turn(steps(100), steps(1000), ROUNDS)
-        yield "chain of 100", f"{few * 1e3:8.1f} ms", ""
-        yield "chain of 1,000", f"{many * 1e3:8.1f} ms  ({many / few:.1f} x)", "at most 15 x"
-        few, many = _in_turn(header(1000), header(10_000), 3)
-        yield "chord of 1,000", f"{few * 1e3:8.1f} ms", ""
-        yield "chord of 10,000", f"{many * 1e3:8.1f} ms  ({many / few:.1f} x)", "at most 11 x"
-    app.close()
+def on_redis(comparison: Comparison) -> None:
+    """Milliseconds of each workflow of no-op tasks, sent and waited for by a process of its own.
+    The worker is up and has run some before."""
+    comparison.each_round(lambda peer: _workflows(comparison, peer))
 
 
-def _in_turn(
-    few: Callable[[], float], many: Callable[[], float], rounds: int
-) -> tuple[float, float]:
-    """Medians of both, measured one after the other."""
-    figures = [(few(), many()) for _ in range(rounds)]
-    return (
-        statistics.median(figure for figure, _ in figures),
-        statistics.median(figure for _, figure in figures),
-    )
+def _workflows(comparison: Comparison, peer: Peer) -> None:
+    if not peer.workflows:
+        return
+    more = {"BENCH_WAITS": "1"}
+    with comparison.worker(peer, more=more):
+        comparison.send(peer, "wait", 20, more=more)
+        for figure, kind, size in (*BOTH, *(ALONE if peer is CELERIAC else ())):
+            [seconds] = comparison.send(peer, kind, comparison.effort.count(size), more=more)
+            comparison.note(figure, peer, 1000 * seconds)
 
 
-def workflows() -> Iterator[Row]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield from measure(f"sqlite:///{folder}/bench.db")
+def on_sqlite(effort: Effort) -> Iterator[Row]:
+    """The same on a file, with what growing ten times costs."""
+    with store() as (_folder, url), shop(url) as (_, noop), worker(url):
 
+        def run(kind: str, size: int) -> Callable[[], float]:
+            def timed() -> float:
+                start = time.perf_counter()
+                steps = [noop.si() for _ in range(size)]
+                sig = chain(steps) if kind == "chain" else chord(steps, noop.si())
+                sig.apply_async().get(timeout=300)
+                return time.perf_counter() - start
 
-PARTS = {"workflows": workflows}
+            return timed
 
-
-def main() -> None:
-    for url in sys.argv[1:] or [""]:
-        for what, figure, bar in measure(url) if url else workflows():
-            print(f"{what:24} {figure:32} {bar}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        noop.delay().get(timeout=60)  # the worker is up
+        for kind, size, bar in (("chain", 100, 15), ("chord", 1000, 11)):
+            few, many = effort.count(size, 10), effort.count(10 * size, 100)
+            found = interleaved(effort.rounds, few=run(kind, few), many=run(kind, many))
+            small, large = median(found["few"]), median(found["many"])
+            yield f"{kind} of {few:,}", f"{1e3 * small:.1f} ms", ""
+            grown = f"{1e3 * large:.1f} ms, {large / small:.1f} times"
+            yield f"{kind} of {many:,}", grown, f"<= {bar} times"

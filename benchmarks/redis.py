@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import environments
+from benchmarks import canvas, environments
 from benchmarks.broker import Redis
 from benchmarks.clock import watch
 from benchmarks.peers import CELERIAC, LPUSH, Peer, tally
@@ -196,5 +196,6 @@ PARTS: dict[str, Callable[[Comparison], None]] = {
     "rates": Comparison.rates,
     "sending": Comparison.sending,
     "waiting": Comparison.waiting,
+    "workflows": canvas.on_redis,
     "backlog": Comparison.backlog,
 }

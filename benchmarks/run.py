@@ -37,6 +37,10 @@ KINDS: Mapping[str, Kind] = {
     "bulk": Kind("Sending many in one call", "/s"),
     "wait_median": Kind("Send and wait, median", " ms", 2, True),
     "wait_p99": Kind("Send and wait, 99th percentile", " ms", 2, True),
+    "chain": Kind("Chain of 100 no-op tasks", " ms", 1, True),
+    "chain_long": Kind("Chain of 1,000", " ms", 1, True),
+    "chord": Kind("Chord of 1,000 no-op tasks", " ms", 1, True),
+    "chord_large": Kind("Chord of 10,000", " ms", 1, True),
     "memory": Kind("Memory of the worker tree (PSS)", " MB", 1, True),
     "idle_cpu": Kind("Idle worker, share of a core", " %", 2, True),
     "idle_commands": Kind("Idle worker, Redis commands", "/s", 1, True),
@@ -117,6 +121,9 @@ def bars(run: Run) -> list[Bar]:
     def ratio(figure: str, system: str) -> float | None:
         return _share(run.middle(figure), run.middle(figure, system))
 
+    def faster(figure: str) -> float | None:
+        return _share(run.middle(figure, "celery"), run.middle(figure))
+
     def times(value: float) -> str:
         return f"{value:.1f} times"
 
@@ -147,6 +154,22 @@ def bars(run: Run) -> list[Bar]:
             ratio("wait_median", "celery"),
             lambda v: v <= 0.5,
             percent,
+        ),
+        _bar("chain", ">= 5 x Celery", faster("chain"), lambda v: v >= 5, times),
+        _bar("chord", ">= 15 x Celery", faster("chord"), lambda v: v >= 15, times),
+        _bar(
+            "chain_long",
+            "<= 15 x one of 100",
+            _share(mine("chain_long"), mine("chain")),
+            lambda v: v <= 15,
+            times,
+        ),
+        _bar(
+            "chord_large",
+            "<= 11 x one of 1,000",
+            _share(mine("chord_large"), mine("chord")),
+            lambda v: v <= 11,
+            times,
         ),
         _bar("memory", "below Celery's", ratio("memory", "celery"), lambda v: v < 1, percent),
         _bar("idle_cpu", "<= 0.5 %", mine("idle_cpu"), lambda v: v <= 0.5, cpu),

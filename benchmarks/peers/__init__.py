@@ -38,6 +38,7 @@ class Peer:
     calls: int = 5000  # of delay()
     bulk: int = 0  # messages sent at once; 0: it has no call for that
     copies: int = 1  # of the worker's command, where one is one process
+    workflows: bool = False  # has it chains and chords?
     versions: tuple[str, ...] = field(default=())  # packages whose versions are noted
 
     @property
@@ -59,6 +60,7 @@ CELERIAC = Peer(
     tasks=100_000,
     calls=20_000,
     bulk=100_000,
+    workflows=True,
     versions=("celeriac", "hiredis", "redis", "msgspec"),
 )
 LPUSH = Peer(name="lpush", title="bare LPUSH", calls=20_000)
@@ -74,6 +76,7 @@ OTHERS: Mapping[str, Peer] = {
                 *("celery", "-A", _app("celery", ":app")),
                 *("worker", "-c", "2", "-l", "WARNING"),
             ),
+            workflows=True,
             versions=("celery", "kombu", "redis", "hiredis"),
         ),
         Peer(

@@ -5,11 +5,13 @@
 ``fill``   puts COUNT messages into the queue, untimed
 ``delay``  sends one by one: how many seconds COUNT calls took
 ``bulk``   sends COUNT with the call for many: the seconds it took
+``chain``, ``chord``  a workflow of COUNT no-op tasks: the seconds until its result was there
 ``wait``   sends and waits for the result, one after the other: the seconds of each
 
 The module has ``send()`` and ``send_and_wait()``, both functions or both coroutines, perhaps
-``send_many(count)``, and ``open()`` and ``close()`` where a coroutine needs them. The answer is a
-JSON list on the standard output. Libraries are used as they come: the garbage collector is on.
+``send_many(count)`` and ``workflow(kind, count)``, and ``open()`` and ``close()`` where a coroutine
+needs them. The answer is a JSON list on the standard output. Libraries are used as they come: the
+garbage collector is on.
 """
 
 from __future__ import annotations
@@ -65,6 +67,11 @@ def act(module: ModuleType, action: str, count: int) -> list[float]:
         send()
         start = time.perf_counter()
         many(count)
+        return [time.perf_counter() - start]
+    elif action in ("chain", "chord"):
+        module.workflow(action, 2)
+        start = time.perf_counter()
+        module.workflow(action, count)
         return [time.perf_counter() - start]
     elif action == "wait":
         return _waits(module, count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.peers.place import BROKER, RESULTS
-from celeriac import Celeriac
+from celeriac import Celeriac, chain, chord
 
 app = Celeriac("shop", broker=BROKER, backend=RESULTS)
 
@@ -29,3 +29,9 @@ def send_and_wait() -> None:
 
 def send_many(number: int) -> None:
     noop.delay_many([()] * number)
+
+
+def workflow(kind: str, size: int) -> None:
+    steps = [noop.si() for _ in range(size)]
+    sig = chain(steps) if kind == "chain" else chord(steps, noop.si())
+    sig.apply_async().get(timeout=300)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery import Celery
+from celery import Celery, chain, chord
 
 from benchmarks.peers.place import BROKER, RESULTS
 
@@ -26,3 +26,9 @@ def send() -> None:
 
 def send_and_wait() -> None:
     noop.delay().get(timeout=30)
+
+
+def workflow(kind: str, size: int) -> None:
+    steps = [noop.si() for _ in range(size)]
+    sig = chain(steps) if kind == "chain" else chord(steps, noop.si())
+    sig.apply_async().get(timeout=300)

@@ -8,7 +8,7 @@ reached within its time-out, and leaves nothing half done. Every transition chec
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -30,6 +30,7 @@ from celeriac.message import (
     Settlement,
     Tag,
     TaskRecord,
+    Unfinished,
     Upkeep,
     Worker,
     WorkerInfo,
@@ -131,6 +132,15 @@ class Tended(Protocol):
 
     def tend(self) -> None:
         """Called about twice a minute while a task runs for long, from any thread."""
+
+
+@runtime_checkable
+class TellsUnfinished(Protocol):
+    """An optional power of a result backend that counts joins."""
+
+    def unfinished(self, older: float, limit: int) -> list[Unfinished]:
+        """Open joins with a plan that were opened, or told of here, ``older`` seconds ago or
+        more. From now on they count as told of: of several that ask, one is told."""
 
 
 class Broker(Protocol):

@@ -3,7 +3,7 @@ and holds though no worker may be running; commands that workers answer come lat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ class Control:
     ) -> None:
         """``revoke`` with ``terminate=True``."""
         self.revoke(task_id, destination, terminate=True, signal=signal, **kwargs)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any] | Sequence[str],
+        destination: Any = None,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+        **kwargs: Any,
+    ) -> None:
+        """Cancel the tasks that carry one of these stamps: see ``app.revoke_stamped``."""
+        self.app.revoke_stamped(headers, terminate=terminate, signal=signal)
 
     def purge(self, connection: Any = None, *, queues: Iterable[str] | None = None) -> int:
         """Remove the waiting and delayed messages of the queues (those that the application's

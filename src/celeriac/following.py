@@ -5,13 +5,22 @@ from __future__ import annotations
 
 import base64
 import itertools
-import time
+import logging
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from celeriac import states
-from celeriac.canvas.compiling import JOIN_KEPT, Compiler, End, Place, ends_of_chain, put
+from celeriac.canvas.compiling import (
+    JOIN_KEPT,
+    Compiler,
+    End,
+    Place,
+    end_of,
+    ends_of_chain,
+    join_of,
+    put,
+)
 from celeriac.canvas.composite import Composite
 from celeriac.canvas.signature import Signature, ids_from, maybe_signature
 from celeriac.exceptions import DecodeError, TaskRevokedError
@@ -29,6 +38,8 @@ from celeriac.utils import uuid
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.request import Request
+
+logger = logging.getLogger("celeriac.following")
 
 _WRAPPED = {"celeriac", "data", "added"}
 ADDED = "celeriac_added"
@@ -117,7 +128,7 @@ class Following:
         if place is not None and request._added:
             place = self._add(request._added, place)
         if place is not None:
-            self._arrive(place, request.id, states.SUCCESS, self._value_of(value))
+            self.arrive(place, states.SUCCESS, value)
 
     def _add(self, added: list[Any], place: Place) -> Place:
         """Send more parts for a join, whose size is fixed: they meet at one of their own with this
@@ -128,11 +139,12 @@ class Following:
         body.options.update(task_id=child_id(gid, "body"), headers={ADDED: True})
         written = Written(dict(put(body, place)))
         compiler = Compiler(self._message, self.app.conf.result_chord_expires)
-        for number, sig in enumerate(added, 1):
-            part = put(sig, Place(gid, number, written))
+        parts = [put(sig, Place(gid, number, written)) for number, sig in enumerate(added, 1)]
+        for part in parts:
             compiler.add(part, (), None, {"parent_id": request.id, "root_id": request.root_id})
-        expires = time.time() + (self.app.conf.result_chord_expires or JOIN_KEPT)
-        self.joins += [Join(id=gid, size=len(added) + 1, expires_at=expires), *compiler.joins]
+        ids = [request.id, *(end_of(part).options.get("task_id") for part in parts)]
+        kept = self.app.conf.result_chord_expires or JOIN_KEPT
+        self.joins += [join_of(gid, ids, written, kept), *compiler.joins]
         self.messages += compiler.messages
         return Place(gid, 0, written)
 
@@ -143,11 +155,14 @@ class Following:
         request = self.request
         place = own_place(request)
         if place is not None:
-            self._arrive(place, request.id, state, _form(exc))
+            self.arrive(place, state, exc)
         if state == states.IGNORED:  # nobody would hear of it otherwise
             state = states.REVOKED
             exc = TaskRevokedError(f"the task before it, {request.id}, was ignored")
-        self.end(ends_of_chain(request.chain), state, exc)
+        try:
+            self.end(ends_of_chain(request.chain), state, exc)
+        except DecodeError as unreadable:  # who comes after it cannot be told
+            logger.error("What follows %s cannot be read: %s", request.id, unreadable)
 
     def end(self, nodes: Iterable[End], state: str, exc: BaseException) -> None:
         """Give all these tasks, which will never run, this end."""
@@ -159,6 +174,11 @@ class Following:
                 )
             if node.place is not None:
                 self._arrive(node.place, node.id, state, _form(exc))
+
+    def arrive(self, place: Place, state: str, value: Any) -> None:
+        """The task's part of a join is in: with its value, or with the error that it ended by."""
+        written = self._value_of(value) if state == states.SUCCESS else _form(value)
+        self._arrive(place, self.request.id, state, written)
 
     def _arrive(self, place: Place, id: str | None, state: str, value: bytes) -> None:
         self.arrivals.append(

@@ -59,6 +59,11 @@ class Joiner:
                     logger.exception("The body of the join %s cannot be sent", completes.join)
                 following = Following(self.app, request)
                 result = self._end(following, body, completes, exc)
+        # Keyed, so that nothing is sent twice whoever completes the join meanwhile.
+        following.messages = [
+            replace(message, dedupe_key=f"{completes.join}/{message.id}")
+            for message in following.messages
+        ]
         whole = following.added_to(settlement, tokens=tokens)
         if result is None:
             return whole

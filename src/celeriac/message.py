@@ -110,11 +110,22 @@ class TaskRecord(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Join(Struct, frozen=True, kw_only=True, gc=False):
-    """A place where ``size`` parts meet (a chord's header). Opening it again changes nothing."""
+    """A place where ``size`` parts meet (a chord's header). Opening it again changes nothing.
+    ``plan``: what is needed to end it without a message of one of its parts; drivers that tell of
+    unfinished joins keep it, and don't read it."""
 
     id: str
     size: int
     expires_at: float | None = None
+    plan: bytes = b""
+
+
+class Unfinished(Struct, frozen=True, kw_only=True):
+    """A join that is open for long: its plan, and the indexes of the parts that are not in."""
+
+    join: str
+    plan: bytes
+    missing: tuple[int, ...]
 
 
 class Arrival(Struct, frozen=True, kw_only=True, gc=False):

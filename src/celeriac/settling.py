@@ -83,6 +83,12 @@ class Settling:
             open_ones = {i: one for i, one in open_ones.items() if _completes(done[i])}
         return done
 
+    def bring(self, settlements: Sequence[Settlement]) -> None:
+        """Count in the arrivals of these settlements, which nobody else will: nothing but them
+        and what follows them is done."""
+        if self.results is not None:
+            self._arrive(self.results, settlements)
+
     # --- two stores -----------------------------------------------------------------------------
 
     def _settle_split(self, settlements: Sequence[Settlement]) -> list[Settled]:

@@ -5,8 +5,7 @@ A store is one line in STORES; its servers are what the tests of its driver star
 
 from __future__ import annotations
 
-import atexit
-import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -22,7 +21,7 @@ import flow_tasks
 import msgspec
 import psutil
 import pytest
-from tests.servers import RedisServer
+from tests.drivers import rabbitmq_stage, redis_stage
 
 from celeriac import Celeriac
 from celeriac.drivers import memory
@@ -33,20 +32,24 @@ HERE = Path(__file__).parent
 PATIENCE = 30.0
 
 
-@functools.cache
-def redis_server() -> RedisServer:
-    """Started when it is first asked for; it ends with the tests."""
-    server = RedisServer()
-    atexit.register(server.__exit__)
-    server.start()
-    return server
+_databases = itertools.cycle(range(15, 7, -1))
+
+
+def redis_database() -> str:
+    """The URL of an empty database on the server that all tests share."""
+    url = redis_stage.shared_server().url.removesuffix("/0") + f"/{next(_databases)}"
+    wire = redis_stage.Wire(url)
+    wire("FLUSHDB")
+    wire.close()
+    return url
 
 
 # Where the tests run, by name: broker and result backend, in a temporary directory.
 STORES: dict[str, Callable[[Path], tuple[str, str]]] = {
     "memory": lambda path: (f"memory://flow-{os.getpid()}",) * 2,
     "sqlite": lambda path: (f"sqlite:///{path}/flow.db",) * 2,
-    "redis": lambda path: (redis_server().url,) * 2,
+    "redis": lambda path: (redis_database(),) * 2,
+    "rabbitmq": lambda path: (rabbitmq_stage.shared_server().new_vhost(), redis_database()),
     "two stores": lambda path: (f"sqlite:///{path}/broker.db", f"sqlite:///{path}/results.db"),
 }
 
@@ -155,6 +158,11 @@ class Flow:
 
         self.until(empty, "the queues to be empty")
 
+    def needs_messages_by_id(self) -> None:
+        """Skips where no message that waits can be looked up (Capabilities.by_id)."""
+        if not self.app.producer.broker.capabilities.by_id:
+            pytest.skip("this broker does not find messages by their ids")
+
     def state(self, task_id: str) -> str:
         return str(Celeriac.AsyncResult(self.app, task_id).state)
 
@@ -171,9 +179,17 @@ def flow(
     made.close()
 
 
-@pytest.fixture
+@pytest.fixture(params=["memory", "sqlite", "redis", "rabbitmq"])
 def still(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flow]:
-    """A store whose worker is started by the test."""
-    made = Flow(STORES[getattr(request, "param", "sqlite")](tmp_path), tmp_path)
+    """A store of each kind, whose worker is started by the test."""
+    made = Flow(STORES[request.param](tmp_path), tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Iterator[Flow]:
+    """One on SQLite, for what does not depend on the store."""
+    made = Flow(STORES["sqlite"](tmp_path), tmp_path)
     yield made
     made.close()

@@ -19,7 +19,6 @@ from celeriac.result import GroupResult, ResultSet, allow_join_result, result_fr
 from celeriac.workflow import drawn, mermaid, tree_of_id, tree_of_result
 
 c, i = const.s, ident.s
-BOTH = pytest.mark.parametrize("still", ["memory", "sqlite", "redis"], indirect=True)
 
 
 def test_groups_say_how_far_they_are(flow: Any) -> None:
@@ -56,11 +55,34 @@ def test_as_they_come(flow: Any) -> None:
     assert told == [1, 2]
 
 
-@BOTH
 def test_not_in_time(still: Any) -> None:
     for sig in (group(c(1), c(2)), c(1) | add.s(1), chord([c(1)], i())):
         with pytest.raises(TimeoutError):
             sig.apply_async().get(timeout=0.05)
+
+
+def test_called_when_it_is_known_that_it_ended(flow: Any) -> None:
+    told: list[Any] = []
+    one = slow.s(1, 0.2).apply_async()
+    one.then(told.append)
+    assert told == []
+    assert one.get(timeout=30) == 1
+    one.then(told.append)
+    assert told == [one, one]
+    result = group(c(1), boom.s(), silent.s(3)).apply_async()
+    result.then(told.append)
+    result.get(timeout=30, propagate=False)
+    result.then(told.append)
+    assert told[2:] == [result, result]
+
+    def fails(_: Any) -> None:
+        raise KeyError("callback")
+
+    one.then(fails, told.append)
+    assert isinstance(told[-1], KeyError)
+    with pytest.raises(KeyError):
+        one.then(fails)
+    assert one.backend is result.backend is app.backend
 
 
 def test_save_and_restore(flow: Any) -> None:
@@ -113,7 +135,6 @@ def test_children_and_what_they_sent(flow: Any) -> None:
     assert header.get() == [2, 3]
 
 
-@BOTH
 def test_what_has_not_ended_yet(still: Any) -> None:
     result = (c(1) | add.s(1)).apply_async()
     with pytest.raises(IncompleteStream):
@@ -197,9 +218,9 @@ def test_large_groups_are_cut(flow: Any) -> None:
     assert "and 10 more" in text
 
 
-@BOTH
 def test_graph_of_what_waits(still: Any) -> None:
     """From the message: what it will lead to."""
+    still.needs_messages_by_id()
     result = (c(1) | chord([add.s(1), add.s(2)], i()) | add.s(1)).apply_async()
     first = result.parent.parent.parent
     root = tree_of_id(app, first.id)
@@ -238,12 +259,12 @@ def test_graph_of_what_has_ended(flow: Any, which: str) -> None:
         assert task_id[:8] in chart
 
 
-def test_the_command(still: Any) -> None:
+def test_the_command(on_sqlite: Any) -> None:
     result = chain(c(1), add.s(1)).apply_async()
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "celeriac", "-A", "flow_tasks", "-b", still.url]
-        command += ["--result-backend", still.backend]
+        command = [sys.executable, "-m", "celeriac", "-A", "flow_tasks", "-b", on_sqlite.url]
+        command += ["--result-backend", on_sqlite.backend]
         return subprocess.run(
             [*command, "graph", *options],
             cwd=Path(__file__).parent,

@@ -7,14 +7,20 @@ import copy
 import json
 import pickle
 import random
+import zlib
 from typing import Any
 
+import msgspec
 import pytest
 from flow_tasks import add, app, const, ident, told_id
+from hypothesis import given
+from hypothesis import strategies as st
 from trees import grow
 
 from celeriac import StampingVisitor, chain, chord, chunks, group, signature
 from celeriac.canvas.compiling import Compiler
+from celeriac.exceptions import DecodeError
+from celeriac.protocol.blocks import _combined
 from celeriac.protocol.task import decode
 from celeriac.protocol.written import Steps, Written, plain
 
@@ -55,6 +61,15 @@ def kinds(sig: Any) -> Any:
         (group([c(1), c(2)]), ["group", "c", "c"]),
         (group(group(c(1), c(2))), ["group", "c", "c"]),
         (chord(group(c(1)), i()), ["chord", ["c"], "ident"]),
+        (chain(group(c(1)), i()), ["chain", "c", "ident"]),
+        (chain(c(1), group(), i()), ["chain", "c", "ident"]),
+        (chain(c(1), group()), "c"),
+        (group(c(1), c(2)) | group() | i(), ["chord", ["c", "c"], "ident"]),
+        (group(c(1), c(2)) | group(i()), ["chord", ["c", "c"], ["group", "ident"]]),
+        (
+            c(1) | group(i(), i()) | group(i()),
+            ["chain", "c", ["chord", ["ident", "ident"], "ident"]],
+        ),
         (chord(c(1), i()), ["chord", ["c"], "ident"]),
         (add.chunks([(1, 1)], 1) | i(), ["chord", ["celery.starmap"], "ident"]),
     ],
@@ -109,6 +124,17 @@ def test_frozen_ids_stay() -> None:
     assert chord([c(1)], i()).freeze("mine").id == "mine"
     assert group(c(1)).freeze("mine").id == "mine"
     assert sig.clone().freeze().id == result.id
+
+
+def test_what_signatures_tell() -> None:
+    sig = c(1).set(task_id="t", parent_id="p", root_id="r")
+    assert (sig.id, sig.parent_id, sig.root_id) == ("t", "p", "r")
+    assert sig.AsyncResult("x").id == app.signature("by.name").AsyncResult("x").id == "x"
+    assert len(group(c(1), c(2))) == 2
+    assert group()
+    assert json.loads(json.dumps(group(), indent=1))["task"] == "celery.group"
+    steps = (c(1) | i()).on_error(told_id.s()).unchain_tasks()
+    assert [len(step.options["link_error"]) for step in steps] == [1, 1]
 
 
 def test_immutable_workflows() -> None:
@@ -243,11 +269,88 @@ def test_every_serializer_carries_workflows(serializer: str) -> None:
     assert [step["subtask_type"] for step in embed["chain"]] == ["chord"]
 
 
+# --- long chains, in blocks
+
+
+def passed_on(steps: int) -> Any:
+    """The message of the second task of a chain, and the steps after it."""
+    rest = [dict(add.s(n)) for n in range(steps)]
+    text = Steps(text=json.dumps(rest).encode()[1:-1])
+    return app.sender.message("c", ({"chain": [1]},), {}, {"chain": text}), json.loads(text.json)
+
+
+def chain_of(message: Any) -> Any:
+    return decode(message, frozenset((message.content_type,))).embed["chain"]
+
+
 def test_long_chains_are_compressed_on_their_way() -> None:
-    rest = Steps(text=json.dumps([dict(add.s(1)) for _ in range(300)]).encode()[1:-1])
-    message = app.sender.message("c", (1,), {}, {"chain": rest})
+    message, rest = passed_on(300)
     assert b'"compression":"application/x-gzip"' in message.headers
     assert len(message.body) < 4096
-    embed = decode(message, frozenset((message.content_type,))).embed
-    assert isinstance(embed["chain"], Steps)
-    assert embed["chain"] == list(rest)
+    found = chain_of(message)
+    assert isinstance(found, Steps)
+    assert found == rest
+
+
+def test_blocks_go_from_step_to_step_as_they_are() -> None:
+    """Each message is one zlib stream, and the steps come one by one, to the last."""
+    message, rest = passed_on(300)
+    while rest:
+        body = json.loads(
+            zlib.decompress(message.body) if b"gzip" in message.headers else message.body
+        )
+        assert body[2]["chain"] == rest
+        assert body[:2] == [[{"chain": [1]}], {}]
+        found = chain_of(message)
+        if isinstance(found, Steps):
+            assert found.first() == rest[0]
+            step, left = found.take_last()
+        else:
+            step, left = found[-1], found[:-1]
+        assert step == rest.pop()
+        before = found.in_blocks()[0] if isinstance(left, Steps) and left.size > 16384 else ()
+        message = app.sender.message("c", ({"chain": [1]},), {}, {"chain": left or None})
+        if len(before) > 1:
+            assert b"".join(block.data for block in before[:-1]) in message.body
+
+
+def headers_with(message: Any, **changed: Any) -> bytes:
+    return json.dumps({**json.loads(message.headers), **changed}).encode()
+
+
+def test_a_header_that_is_not_of_the_body_is_not_believed() -> None:
+    """As Celery copies it to a retry, or as somebody makes it up."""
+    message, rest = passed_on(300)
+    other, _ = passed_on(200)
+    replace = msgspec.structs.replace
+    places = json.loads(message.headers)["celeriac_chain"]
+    wrong: list[Any] = [
+        *(None, 1, [], {}, "x", [1, 2, 3], [1, 2, [[1]]], [1, 2, [[1, 2, "3"]]], [-1, 2, []]),
+        [1 << 40, 1, []],
+        [places[0] + 1, *places[1:]],
+        [places[0], places[1], places[2][:-1]],
+        json.loads(other.headers)["celeriac_chain"],
+    ]
+    for value in wrong:
+        made = replace(message, headers=headers_with(message, celeriac_chain=value))
+        assert chain_of(made) == rest, value
+    plain_body = zlib.decompress(message.body)
+    made = replace(message, headers=headers_with(message, compression=None), body=plain_body)
+    assert chain_of(made) == rest
+    assert "celeriac_chain" not in decode(message, frozenset((message.content_type,))).headers
+
+
+def test_damaged_blocks_are_noticed() -> None:
+    message, _ = passed_on(300)
+    places = json.loads(message.headers)["celeriac_chain"]
+    places[2][0][2] += 1
+    headers = headers_with(message, celeriac_chain=places)
+    found = chain_of(msgspec.structs.replace(message, headers=headers))
+    with pytest.raises(DecodeError, match="damaged"):
+        list(found)
+
+
+@given(first=st.binary(), second=st.binary())
+def test_adler_of_two_texts(first: bytes, second: bytes) -> None:
+    told = _combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    assert told == zlib.adler32(first + second)

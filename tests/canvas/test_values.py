@@ -205,3 +205,14 @@ def test_parts_that_are_added(flow: Any) -> None:
 
 def test_many_parts_in_order(flow: Any) -> None:
     assert flow.get(chord((c(n) for n in range(700)), i())) == list(range(700))
+
+
+def test_long_chains(flow: Any) -> None:
+    """Their steps travel in blocks; a break in the middle reaches the last one."""
+    sig = chain(c(0), *(add.s(1) for _ in range(150)))
+    assert flow.get(sig) == 150
+    broken = chain(c(0), *(add.s(1) for _ in range(90)), flow.boom.s(), *(i() for _ in range(90)))
+    result = broken.apply_async()
+    with pytest.raises(ValueError, match="boom"):
+        result.get(timeout=30)
+    assert isinstance(app.AsyncResult(result.id).get(timeout=30, propagate=False), ValueError)

@@ -155,8 +155,10 @@ class Ledger:
         self.lines = []
         if self.path.exists():
             for text in self.path.read_text().splitlines():
-                word, task_id, pid, at = text.split()
-                self.lines.append(Line(word, task_id, int(pid), float(at)))
+                # A kill may cut a line short, where it crosses a page: the next one is behind it.
+                word, task_id, pid, at = text.split()[-4:]
+                whole = next((one for one in ("start", "done") if word.endswith(one)), word)
+                self.lines.append(Line(whole, task_id, int(pid), float(at)))
         return self
 
     def of(self, word: str) -> Counter[str]:

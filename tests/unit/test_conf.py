@@ -90,6 +90,7 @@ class TestTable:
             "broker_publish_timeout",
             "dead_letter_expires",
             "dead_letter_max",
+            "result_chord_sweep_interval",
             "revoke_expires",
             "task_max_deliveries",
             "unknown_task_wait",

@@ -14,7 +14,7 @@ from celeriac.app import making
 from celeriac.app.connected import ConnectedApp
 from celeriac.app.dispatching import Dispatcher
 from celeriac.app.importing import import_related, imported
-from celeriac.app.operating import Operator, revoke
+from celeriac.app.operating import Operator, ids_stamped, revoke
 from celeriac.canvas.signature import Signature, signature
 from celeriac.contracts import QueueAdmin
 from celeriac.message import Delivery
@@ -257,6 +257,19 @@ class Celeriac(ConnectedApp):
         with ``terminate``. The ids stay cancelled for ``revoke_expires`` seconds, across restarts.
         Raises NotCapable if the broker cannot."""
         revoke(self, ids, terminate, signal)
+
+    def revoke_stamped(
+        self,
+        stamps: Mapping[str, Any] | Iterable[str],
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+    ) -> list[str]:
+        """Cancel the tasks that have been sent, have not ended, and carry one of these stamps:
+        name to value or values, or ``name=value`` each; their ids. What is sent later is not
+        affected. Raises NotCapable if the broker does not show its messages."""
+        ids = ids_stamped(self, stamps)
+        revoke(self, ids, terminate, signal)
+        return ids
 
     def operating(self, ttl: float = 60.0) -> Any:
         """A context in which this process is an owner that may take messages to settle them;

@@ -13,19 +13,23 @@ from celeriac.result import oldest
 @Signature.register_type("chain")
 class chain(Composite):
     """``chain(a, b, c)``, the same as ``a | b | c``: a chord, if the first is a group and there
-    is one more. The result is that of the last; ``parent`` leads back."""
+    is one more. The result is that of the last; ``parent`` leads back. As Celery has it, a group
+    of one in a chain is its member, at the beginning too, and one of none is left out."""
 
     def __new__(cls, *tasks: Any, **options: Any) -> Any:
-        from celeriac.canvas.composing import join_steps
+        from celeriac.canvas.composing import is_empty_group, join_steps, only_member
 
         app = options.pop("app", None)
         given: Iterable[Any] = tasks
         if len(tasks) == 1 and not isinstance(tasks[0], Mapping):
             (given,) = tasks
+        made = [maybe_signature(task, app=app, clone=True) for task in given]
+        count = len(made)
+        if count > 1:
+            made = [only_member(made[0]), *(step for step in made[1:] if not is_empty_group(step))]
         steps: list[Signature[Any]] = []
-        count = 0
-        for count, task in enumerate(given, 1):  # noqa: B007
-            join_steps(steps, maybe_signature(task, app=app, clone=True))
+        for step in made:
+            join_steps(steps, step)
         if count > 1 and len(steps) == 1 and not options:
             return steps[0]
         return cls.make("chain", {"tasks": steps}, options, app)
@@ -83,6 +87,10 @@ class chain(Composite):
         if result is not None:
             own["task_id"] = result.id
         return result
+
+    def unchain_tasks(self) -> list[Signature[Any]]:
+        """Copies of the tasks, with what is linked to the chain on those that it belongs to."""
+        return [step.clone() for step in self.steps()]
 
     def set_immutable(self, immutable: bool) -> None:
         """Of the first task."""

@@ -17,6 +17,7 @@ from celeriac.canvas.composite import with_callbacks, with_errbacks
 from celeriac.canvas.groups import group
 from celeriac.canvas.signature import Signature, listed, maybe_signature
 from celeriac.message import Join, Message
+from celeriac.protocol.json_codec import encode_json
 from celeriac.protocol.written import Steps, Written
 
 Build = Callable[[Signature[Any], tuple[Any, ...], Mapping[str, Any], dict[str, Any]], Message]
@@ -172,10 +173,12 @@ class Compiler:
             return
         args = _joined(args, sig, sig.header)
         kwargs = {**sig["kwargs"]["kwargs"], **kwargs} if sig["kwargs"]["kwargs"] else kwargs
-        self.joins.append(Join(id=gid, size=len(members), expires_at=time.time() + self._kept))
         written = Written(dict(body)) if body is not None else None
-        for index, member in enumerate(members):
-            part = put(member, Place(gid, index, written))
+        parts = [put(member, Place(gid, n, written)) for n, member in enumerate(members)]
+        if written is not None:
+            ids = [end_of(part).options.get("task_id") for part in parts]
+            self.joins.append(join_of(gid, ids, written, self._kept))
+        for part in parts:
             self.add(part, args, kwargs, options)
 
     def _body(
@@ -199,6 +202,16 @@ class Compiler:
         if place_of(end_of(body).options) is None:
             body = put(body, Place(gid, -1, None))
         return body
+
+
+def join_of(id: str, parts: Sequence[str | None], body: Written, kept: float) -> Join:
+    """The join of these parts (their ids in order), with its plan: what ends it if their messages
+    don't. There is none where the body is not JSON."""
+    try:
+        plan = b'{"parts":%b,"body":%b}' % (encode_json(parts), body.json)
+    except Exception:  # of a type's own encoder; another serializer may carry it in messages
+        plan = b""
+    return Join(id=id, size=len(parts), expires_at=time.time() + kept, plan=plan)
 
 
 _PARENTS = ("root_id", "parent_id")

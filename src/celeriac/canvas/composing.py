@@ -26,12 +26,16 @@ def compose(left: Signature[Any], right: Signature[Any]) -> Any:
 
 def join_steps(steps: list[Signature[Any]], step: Signature[Any]) -> None:
     """Put one more step at the end of those of a chain: a chain's own steps one by one, the only
-    task of a group as itself; a group that was the last becomes the header of a chord."""
+    task of a group as itself; a group that was the last becomes the header of a chord. A group
+    of none after a group or a chain is nothing."""
     if isinstance(step, chain):
         for inner in _unchained(step):
             join_steps(steps, inner)
         return
-    step = _plain(step, first=not steps)
+    after_group = bool(steps) and isinstance(steps[-1], group)
+    if (after_group or len(steps) > 1) and is_empty_group(step):
+        return
+    step = _plain(step, first=not steps or (after_group and len(steps) == 1))
     if isinstance(step, chain):
         join_steps(steps, step)
         return
@@ -46,9 +50,18 @@ def join_steps(steps: list[Signature[Any]], step: Signature[Any]) -> None:
     steps.append(step)
 
 
+def is_empty_group(step: Any) -> bool:
+    return isinstance(step, group) and not step.tasks
+
+
+def only_member(step: Any) -> Any:
+    """The member of a group of one, which is itself a step of a chain; any other step."""
+    return _plain(step, first=False) if isinstance(step, group) else step
+
+
 def _plain(step: Any, first: bool) -> Signature[Any]:
     """Chunks as the group that they are, a group of one as its member; but not at the beginning:
-    ``group(a) | b`` gives b a list, too."""
+    ``group(a) | b`` gives b a list, too, and ``group(a, b) | group(c)`` a list of one."""
     if step.subtask_type == "chunks":
         step = step.group()
     if not first and isinstance(step, group) and len(step.tasks) == 1:

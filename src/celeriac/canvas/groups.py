@@ -33,6 +33,13 @@ class group(Composite):
     def _take_kwargs(self, kwargs: Mapping[str, Any]) -> None:
         self["kwargs"]["tasks"] = [task.clone(kwargs=kwargs) for task in self.tasks]
 
+    def __len__(self) -> int:
+        """How many tasks it has, as in Celery."""
+        return len(self.tasks)
+
+    def __bool__(self) -> bool:
+        return True  # an empty group is a group, and no empty dictionary
+
     def members(self) -> list[Signature[Any]]:
         """The tasks in order, those of groups inside among them."""
         return list(_unrolled(self))

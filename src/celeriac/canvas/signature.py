@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from celeriac.utils import uuid
 
 if TYPE_CHECKING:
-    from celeriac.result import AsyncResult, EagerResult
+    from celeriac.result import AsyncResult as Result
+    from celeriac.result import EagerResult
 
 
 R = TypeVar("R")
@@ -144,6 +145,20 @@ class Signature(dict[str, Any], Generic[R]):
         return self.options.get("task_id")
 
     @property
+    def parent_id(self) -> str | None:
+        return self.options.get("parent_id")
+
+    @property
+    def root_id(self) -> str | None:
+        return self.options.get("root_id")
+
+    @property
+    def AsyncResult(self) -> Any:
+        """What makes a result of its task from an id."""
+        task = self.type
+        return task.AsyncResult if task is not None else self.app.AsyncResult
+
+    @property
     def app(self) -> Any:
         if self._app is None:
             self._app = self._find_app()
@@ -215,7 +230,7 @@ class Signature(dict[str, Any], Generic[R]):
         parent_id: str | None = None,
         group_index: int | None = None,
         **options: Any,
-    ) -> AsyncResult[R]:
+    ) -> Result[R]:
         """Fix the id now; the result that sending it will give."""
         own = self.options
         if _id is not None:
@@ -241,7 +256,7 @@ class Signature(dict[str, Any], Generic[R]):
         if ignored is None and self.type is not None:
             ignored = self.type.ignore_result
         result.ignored = bool(ignored)
-        return cast("AsyncResult[R]", result)
+        return cast("Result[R]", result)
 
     def replace(
         self, args: Any = None, kwargs: Any = None, options: Mapping[str, Any] | None = None
@@ -318,18 +333,18 @@ class Signature(dict[str, Any], Generic[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[R]:
+    ) -> Result[R]:
         """Send it. Raises OperationalError if the broker cannot be reached in time."""
         new_args, new_kwargs, new_options = self._merge(args, kwargs, options)
         task = self.type
         if task is not None:
-            return cast("AsyncResult[R]", task.apply_async(new_args, new_kwargs, **new_options))
+            return cast("Result[R]", task.apply_async(new_args, new_kwargs, **new_options))
         return cast(
-            "AsyncResult[R]",
+            "Result[R]",
             self.app.send_task(self.task, new_args, new_kwargs, **new_options),
         )
 
-    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
+    def delay(self, *args: Any, **kwargs: Any) -> Result[R]:
         return self.apply_async(args, kwargs)
 
     async def aapply_async(
@@ -337,7 +352,7 @@ class Signature(dict[str, Any], Generic[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[R]:
+    ) -> Result[R]:
         """``apply_async`` for coroutines: the event loop is not blocked."""
         new_args, new_kwargs, new_options = self._merge(args, kwargs, options)
         task = self.type
@@ -345,9 +360,9 @@ class Signature(dict[str, Any], Generic[R]):
             sent = await task.aapply_async(new_args, new_kwargs, **new_options)
         else:
             sent = await self.app.asend_task(self.task, new_args, new_kwargs, **new_options)
-        return cast("AsyncResult[R]", sent)
+        return cast("Result[R]", sent)
 
-    async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
+    async def adelay(self, *args: Any, **kwargs: Any) -> Result[R]:
         return await self.aapply_async(args, kwargs)
 
     def apply(

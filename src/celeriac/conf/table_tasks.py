@@ -325,6 +325,13 @@ class ResultSettings:
         "CELERY_RESULT_CHORD_EXPIRES",
         doc="Seconds after which a chord that never had all its parts is forgotten; None: 30 days.",
     )
+    result_chord_sweep_interval = setting(
+        SECONDS,
+        60.0,
+        own=True,
+        doc="Seconds between two looks for chords that are open though all their parts have ended; "
+        "None or 0: nobody looks.",
+    )
     result_extended = setting(
         BOOL,
         False,

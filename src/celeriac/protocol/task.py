@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -22,8 +21,8 @@ from celeriac.exceptions import (
     SoftTimeLimitExceeded,
 )
 from celeriac.message import Message
+from celeriac.protocol import blocks, serialization
 from celeriac.protocol import compression as compression_
-from celeriac.protocol import serialization
 from celeriac.protocol.checks import check_encodable, check_headers, check_parts, invalid
 from celeriac.protocol.json_codec import decode_json, encode_plain, is_plain
 from celeriac.protocol.saferepr import saferepr
@@ -76,10 +75,9 @@ class TaskMessage(Struct, gc=False):
 
 _NOTHING: Embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _PARTS = ("args", "kwargs", "embed")
-# The rest of a chain is so many bytes long and more: it is compressed, for it is written and read
-# once for each of its steps.
+# The rest of a chain that is so many bytes long or longer is compressed, in blocks.
 _LARGE = 16 * 1024
-_QUICKLY = 3
+_GZIP = "application/x-gzip"
 
 Body = tuple[bytes, str, str, str | None]
 """Bytes, content type, content encoding, and the content type of the compression or None."""
@@ -91,9 +89,11 @@ def encode_body(
     embed: Mapping[str, Any] | None = None,
     serializer: str = "json",
     compression: str | None = None,
+    headers: dict[str, Any] | None = None,
 ) -> Body:
-    """The body of protocol 2. Raises EncodeError naming the argument that cannot be written;
-    ImproperlyConfigured for an unknown serializer or compression."""
+    """The body of protocol 2. ``headers``: those that it will go with; what helps to read it is
+    put there. Raises EncodeError naming the argument that cannot be written; ImproperlyConfigured
+    for an unknown serializer or compression."""
     if not embed:
         if serializer == "json" and compression is None and is_plain(args) and is_plain(kwargs):
             return (
@@ -107,11 +107,11 @@ def encode_body(
         embed = {**_NOTHING, **embed}
     if serializer == "json":
         if compression is None and _carries_json(embed):
-            data = _spliced(args, kwargs, embed)
-            if len(data) < _LARGE or not embed["chain"]:
-                return data, serialization.JSON_TYPE, "utf-8", None
-            data = zlib.compress(data, _QUICKLY)
-            return data, serialization.JSON_TYPE, "utf-8", "application/x-gzip"
+            chain = embed["chain"]
+            if headers is not None and isinstance(chain, Steps) and chain.size >= _LARGE:
+                data, headers[blocks.HEADER] = _in_blocks(args, kwargs, embed)
+                return data, serialization.JSON_TYPE, "utf-8", _GZIP
+            return _spliced(args, kwargs, embed), serialization.JSON_TYPE, "utf-8", None
     else:
         embed = plain(embed)
     body = [list(args), kwargs, embed]
@@ -124,19 +124,32 @@ def _carries_json(embed: Mapping[str, Any]) -> bool:
 
 def _spliced(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any]) -> bytes:
     """The body around what is JSON already."""
-    parts = [
+    before, after = _around_chain(args, kwargs, embed)
+    return b"".join((before, _json_of(embed["chain"]), after))
+
+
+def _around_chain(
+    args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any]
+) -> tuple[bytes, bytes]:
+    """The body before the chain and behind it."""
+    before = (
         serialization.encode([list(args), kwargs], names=_PARTS).data[:-1],
         b',{"callbacks":',
         _json_of(embed["callbacks"]),
         b',"errbacks":',
         _json_of(embed["errbacks"]),
         b',"chain":',
-        _json_of(embed["chain"]),
-        b',"chord":',
-        _json_of(embed["chord"]),
-        b"}]",
-    ]
-    return b"".join(parts)
+    )
+    return b"".join(before), b',"chord":%b}]' % _json_of(embed["chord"])
+
+
+def _in_blocks(
+    args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any]
+) -> tuple[bytes, list[Any]]:
+    """The body compressed, with the value of the header that says where its blocks are."""
+    before, after = _around_chain(args, kwargs, embed)
+    found, last = embed["chain"].in_blocks()
+    return blocks.write(blocks.Parts(before + b"[", found, last, b"]" + after))
 
 
 def _json_of(value: Any) -> bytes:
@@ -333,7 +346,10 @@ def _decode(message: Message, accept: frozenset[str]) -> TaskMessage:
         if parts is not None:
             return TaskMessage(headers, *parts)
     headers = decode_headers(raw)
-    body = _read_body(message, headers, accept)
+    places = headers.pop(blocks.HEADER, None)
+    body = None if places is None else _read_in_blocks(message, headers, places, accept)
+    if body is None:
+        body = _read_body(message, headers, accept)
     if "task" in headers:
         if type(body) not in (list, tuple) or len(body) != 3:
             invalid("the body must be [args, kwargs, embed]", body)
@@ -383,6 +399,26 @@ def _around(text: bytes) -> Any:
     except (ContentError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return parts if type(parts) is list and len(parts) == 3 and type(parts[2]) is dict else None
+
+
+def _read_in_blocks(
+    message: Message, headers: dict[str, Any], places: Any, accept: frozenset[str]
+) -> Any:
+    """The parts of a body whose chain is in blocks, which stay as they are. None if the header is
+    not of this body: one that somebody has copied, or made up."""
+    if message.content_type != serialization.JSON_TYPE or serialization.JSON_TYPE not in accept:
+        return None
+    found = blocks.read(message.body, places) if headers.get("compression") == _GZIP else None
+    if found is None or not found.head.endswith(b"["):
+        return None
+    try:
+        parts = decode_json(found.head + found.foot)
+        if parts[2]["chain"] == []:
+            parts[2]["chain"] = Steps(text=found.last, blocks=found.blocks)
+            return parts
+    except (ContentError, ValueError, TypeError, LookupError, RecursionError):
+        pass
+    return None
 
 
 def _read_body(message: Message, headers: dict[str, Any], accept: frozenset[str]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from celeriac.protocol.blocks import Block, block_of
 from celeriac.protocol.json_codec import decode_json, encode_json
 
 __all__ = ["Steps", "Written", "plain"]
@@ -19,6 +20,7 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode
 # A signature begins like this, as we and Celery write it. Inside a text its quotes would be
 # escaped, so whatever begins like this is an object.
 _BEGIN = b'{"task":'
+_IN_BLOCK = 32  # steps
 
 
 class Written:
@@ -59,41 +61,86 @@ class Steps(MutableSequence[Any]):
     the others on as they came, without reading them.
     """
 
-    __slots__ = ("_list", "_text")
+    __slots__ = ("_blocks", "_list", "_text")
 
-    def __init__(self, items: list[Any] | None = None, *, text: bytes = b"") -> None:
+    def __init__(
+        self,
+        items: list[Any] | None = None,
+        *,
+        text: bytes = b"",
+        blocks: tuple[Block, ...] = (),
+    ) -> None:
         self._list = items  # dictionaries, or JSON of them as msgspec.Raw or bytes
         self._text = text  # or all of it as JSON, without the brackets
+        self._blocks = blocks  # or its beginning as blocks, and the end of it as JSON
 
     @property
     def _items(self) -> list[Any]:
         if self._list is None:
-            self._list = _split(b"[%b]" % self._text)
+            self._list = _split(b"[%b]" % self._whole())
             self._text = b""
         return self._list
+
+    def _whole(self) -> bytes:
+        """All of it as JSON, without the brackets. Raises as Block.text."""
+        if self._blocks:
+            self._text = b"".join(block.text for block in self._blocks) + self._text
+            self._blocks = ()
+        return self._text
+
+    def in_blocks(self) -> tuple[tuple[Block, ...], bytes]:
+        """The same as blocks, and the last steps, at least one, as JSON. Raises as ``json``."""
+        if not self._blocks:
+            items = _split(self.json)
+            size = (len(items) - 1) // _IN_BLOCK * _IN_BLOCK
+            starts = range(0, size, _IN_BLOCK)
+            blocks = tuple(
+                block_of(b"".join(b"%b," % one for one in items[at : at + _IN_BLOCK]))
+                for at in starts
+            )
+            self._list = None
+            self._blocks, self._text = blocks, b",".join(map(bytes, items[size:]))
+        self._open_last()
+        return self._blocks, self._text
+
+    def _open_last(self) -> None:
+        """Let there be a step behind the blocks."""
+        if self._blocks and not self._text:
+            *before, last = self._blocks
+            self._blocks, self._text = tuple(before), last.text.rstrip(b",")
+
+    @property
+    def size(self) -> int:
+        """Bytes of its JSON, as far as it is that already; at least."""
+        if self._list is not None:
+            return sum(len(bytes(one)) for one in self._list if isinstance(one, _WRITTEN))
+        return len(self._text) + sum(block.size for block in self._blocks)
 
     def take_last(self) -> tuple[Any, Steps | None]:
         """The step that is next, and the rest."""
         if self._list is None:
+            self._open_last()
             text = self._text
             start = text.rfind(_BEGIN)
             while start >= 0:
                 step = _one(text[start:])
                 if step is not None:
                     rest = text[:start].rstrip(b", \n\t\r")
-                    return step, Steps(text=rest) if rest else None
+                    left = Steps(text=rest, blocks=self._blocks)
+                    return step, left if left else None
                 start = text.rfind(_BEGIN, 0, start)
         return self.peek(-1), Steps(self._items[:-1]) if len(self._items) > 1 else None
 
     def first(self) -> Any:
         """The step that is last to run, to look at."""
         if self._list is None:
-            end = self._text.find(_BEGIN, 1)
+            text = self._blocks[0].text if self._blocks else self._text
+            end = text.find(_BEGIN, 1)
             while end >= 0:
-                step = _one(self._text[:end].rstrip(b", \n\t\r"))
+                step = _one(text[:end].rstrip(b", \n\t\r"))
                 if step is not None:
                     return step
-                end = self._text.find(_BEGIN, end + 1)
+                end = text.find(_BEGIN, end + 1)
         return self.peek(0)
 
     def peek(self, index: int) -> Any:
@@ -112,7 +159,7 @@ class Steps(MutableSequence[Any]):
         """Raises what ``encode_json`` raises for a step that was put in."""
         items = self._list
         if items is None:
-            return b"[%b]" % self._text
+            return b"[%b]" % self._whole()
         if not _are_written(map(type, items)):
             items = [one if isinstance(one, _WRITTEN) else encode_json(one) for one in items]
         return b"[%b]" % b",".join(items)
@@ -136,7 +183,7 @@ class Steps(MutableSequence[Any]):
         return len(self._items)
 
     def __bool__(self) -> bool:
-        return bool(self._text or self._list)
+        return bool(self._text or self._list or self._blocks)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self._items)))

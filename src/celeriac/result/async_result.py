@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from celeriac import states
 from celeriac.exceptions import TimeoutError
 from celeriac.protocol.task import parse_time
-from celeriac.result import dependents
+from celeriac.result import dependents, ending
 from celeriac.result.blocking import assert_will_not_block
 from celeriac.result.trees import leaves, refresh, revoke, tree
 
@@ -29,6 +29,7 @@ class AsyncResult(Generic[R]):
 
     TimeoutError = TimeoutError
     _members: Any = None  # those of a set or group
+    _waiting: Sequence[ending.Waiting] = ()  # to be called when it ends
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class AsyncResult(Generic[R]):
             left = longest if deadline is None else deadline - time.monotonic()
             found = backend.wait([self.id], max(0.0, min(longest, left)))
             if found:
-                self._meta = self.app.records.read(found[0])
+                ending.note_end(self, self.app.records.read(found[0]))
                 return
             if on_interval is not None:
                 on_interval()
@@ -160,7 +161,7 @@ class AsyncResult(Generic[R]):
             record = await self.app.producer.await_ready(self.id, timeout)
             if record is None:
                 raise TimeoutError(f"Task {self.id} did not end within {timeout} s.")
-            self._meta = self.app.records.read(record)
+            ending.note_end(self, self.app.records.read(record))
         if (
             propagate
             and self.parent is not None
@@ -188,7 +189,7 @@ class AsyncResult(Generic[R]):
             return _PENDING
         meta = self.app.records.read(record)
         if record.ready:
-            self._meta = meta
+            ending.note_end(self, meta)
         return meta
 
     @property
@@ -275,6 +276,17 @@ class AsyncResult(Generic[R]):
 
     maybe_reraise = maybe_throw
 
+    def then(
+        self,
+        callback: Callable[[Any], object],
+        on_error: Callable[[Any], object] | None = None,
+        weak: bool = False,
+    ) -> None:
+        """Call ``callback(result)`` once it is known here that the task has ended: now, or in the
+        call that finds out (``get``, ``state``, …; nothing looks by itself). What it raises goes
+        to ``on_error``."""
+        ending.when_all_ended(self, [] if self.ready() else [self], callback, on_error)
+
     # --- acting -------------------------------------------------------------------------------
 
     def revoke(
@@ -289,6 +301,17 @@ class AsyncResult(Generic[R]):
         ``terminate=True``. Of a workflow: every task that has not ended, also those that are not
         sent yet. Durable: see docs/cancelling.md."""
         revoke([self], self.app, terminate, signal)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any] | Sequence[str],
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Cancel all tasks that carry one of these stamps: see ``app.revoke_stamped``."""
+        self.app.revoke_stamped(headers, terminate=terminate, signal=signal or "SIGTERM")
 
     def forget(self) -> None:
         """Delete what is stored of it and of those before it."""

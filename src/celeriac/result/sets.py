@@ -10,6 +10,7 @@ from celeriac import states
 from celeriac.exceptions import TimeoutError
 from celeriac.result.async_result import SLOW_POLL, AsyncResult
 from celeriac.result.blocking import assert_will_not_block
+from celeriac.result.ending import note_end, when_all_ended
 from celeriac.result.trees import leaves, refresh, revoke, value_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ class ResultSet:
 
             self._app = get_current_app()
         return self._app
+
+    @property
+    def backend(self) -> Any:
+        """Where results are stored; None without a result backend."""
+        return self.app.backend
+
+    @property
+    def supports_native_join(self) -> bool:
+        return True
 
     @property
     def _members(self) -> list[AsyncResult[Any]]:
@@ -117,10 +127,20 @@ class ResultSet:
             for record in found:
                 meta = app.records.read(record)
                 for result in pending.pop(record.id, ()):
-                    result._meta = meta
+                    note_end(result, meta)
                     yield result, result._conclude(propagate)
             if pending and deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"{len(pending)} of the tasks did not end within {timeout} s.")
+
+    def then(
+        self,
+        callback: Callable[[Any], object],
+        on_error: Callable[[Any], object] | None = None,
+        weak: bool = False,
+    ) -> None:
+        """Call ``callback(self)`` once it is known here that all have ended: see
+        ``AsyncResult.then``."""
+        when_all_ended(self, self._refresh(), callback, on_error)
 
     def join(
         self,

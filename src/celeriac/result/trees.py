@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from celeriac.result.ending import note_end
+
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.result.async_result import AsyncResult
@@ -54,7 +56,7 @@ def refresh(nodes: Sequence[AsyncResult[Any]], app: Celeriac) -> None:
         records = app.results_or_raise().get([result.id for result in open_ones])
         for result, record in zip(open_ones, records, strict=True):
             if record is not None and record.ready:
-                result._meta = app.records.read(record)
+                note_end(result, app.records.read(record))
 
 
 def revoke(results: Iterable[Any], app: Celeriac, terminate: bool, signal: str | None) -> None:

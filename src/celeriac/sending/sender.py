@@ -197,7 +197,7 @@ class Sender:
             headers = {}
         else:
             body, content_type, encoding, mime = wire.encode_body(
-                args, kwargs, embed, serializer, compression
+                args, kwargs, embed, serializer, compression, headers
             )
         if mime is not None:
             headers["compression"] = mime

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from itertools import product
+from typing import Any
 
 import pytest
 
 from celeriac import states
-from celeriac.message import Completes, TaskRecord, Upkeep
+from celeriac.contracts import TellsUnfinished
+from celeriac.message import Completes, TaskRecord, Unfinished, Upkeep
 from celeriac.testing.harness import StoreUnderTest, Suite, assert_waiting, in_background
 from celeriac.testing.samples import arrival, done, join, messages, record
 
@@ -339,6 +341,45 @@ class ResultBackendSuite(Suite):
         store.results.purge()
         told = store.results.arrive([arrival(1), arrival(1, "other")])
         assert [one is not None for one in told] == [True, True]
+
+    def test_unfinished(self, store: StoreUnderTest) -> None:
+        """TellsUnfinished: joins with a plan that are open for long, each told to one who asks."""
+        backend = self._tells(store)
+        plan = bytes(range(256))
+        store.results.open_joins([join("a", 3, plan=plan), join("none", 2)])
+        store.results.open_joins([join("a", 3, plan=b"other")])
+        store.results.arrive([arrival(1, "a")])
+        assert backend.unfinished(10.0, 5) == []
+        store.advance(10)
+        store.results.open_joins([join("b", 1, plan=b"p", expires_at=store.now() + 15)])
+        told = [Unfinished(join="a", plan=plan, missing=(0, 2))]
+        assert backend.unfinished(10.0, 5) == told
+        assert self._tells(store, store.connect().results).unfinished(5.0, 5) == []
+        store.advance(10)
+        found = backend.unfinished(10.0, 1) + backend.unfinished(10.0, 5)
+        assert sorted(one.join for one in found) == ["a", "b"]
+        store.advance(10)
+        assert [one.join for one in backend.unfinished(10.0, 5)] == ["a"], "b has expired"
+
+    def test_finished(self, store: StoreUnderTest) -> None:
+        """TellsUnfinished: nothing is told of a join that has ended, though it is opened again."""
+        backend = self._tells(store)
+        store.results.open_joins([join(size=1, plan=b"p")])
+        [told] = store.results.arrive([arrival(0)])
+        assert told is not None
+        store.advance(10)
+        assert [one.missing for one in backend.unfinished(5.0, 5)] == [(0,)]
+        store.results.arrive([arrival(0)], {"join": told.token})
+        store.results.open_joins([join(size=1, plan=b"p")])
+        store.advance(10)
+        assert backend.unfinished(5.0, 5) == []
+
+    def _tells(self, store: StoreUnderTest, backend: Any = None) -> TellsUnfinished:
+        self._joins(store)
+        backend = store.results if backend is None else backend
+        if not isinstance(backend, TellsUnfinished):
+            pytest.skip("this result backend does not tell of joins that stay open")
+        return backend
 
     def _joins(self, store: StoreUnderTest) -> None:
         if not store.results.capabilities.joins:

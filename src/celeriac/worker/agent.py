@@ -35,6 +35,7 @@ from celeriac.worker.watchdog import Watchdog
 if TYPE_CHECKING:
     from celeriac.app import Celeriac
     from celeriac.beat import EmbeddedService
+    from celeriac.worker.sweeper import Sweeper
 
 logger = logging.getLogger("celeriac.worker.agent")
 
@@ -88,6 +89,8 @@ class Agent:
         self._down_since: float | None = None
         self._pause = RETRY_FIRST
         self._beat: EmbeddedService | None = None
+        self._sweeper: Sweeper | None = None
+        self._sweep_due = self._clock() + (options.join_sweep or 0.0)
 
     def run(self) -> int:
         """Keep the lease until told to leave; 1 if the worker could not be started at all."""
@@ -189,6 +192,9 @@ class Agent:
             self._handed += broker.maintain(self._owner, self._upkeep())
         if self._handed and now >= self._handed_due:
             self._settle_handed(broker)
+        if self._options.join_sweep and now >= self._sweep_due:
+            self._sweep_due = now + self._options.join_sweep
+            self._sweep(broker)
         stalled = self._watchdog.look(now)
         if stalled:
             self._line.say(Stalled(stalled))
@@ -336,13 +342,9 @@ class Agent:
         """Conclude messages that nobody will run any more. They stay ours until that is done."""
         from celeriac.worker.runner import settle_handed
 
-        if self._results is None:
-            results = self._app.make_results()
-            if results is not None:
-                results.open()
-            self._results = results
+        results = self._opened_results()
         try:
-            settle_handed(self._app, self._options, broker, self._results, self._handed)
+            settle_handed(self._app, self._options, broker, results, self._handed)
         except OperationalError:
             raise
         except Exception:  # the lease must not suffer from one message that cannot be concluded
@@ -354,3 +356,28 @@ class Agent:
             )
         else:
             self._handed = []
+
+    def _opened_results(self) -> ResultBackend | None:
+        if self._results is None:
+            results = self._app.make_results()
+            if results is not None:
+                results.open()
+            self._results = results
+        return self._results
+
+    def _sweep(self, broker: Broker) -> None:
+        """End joins that stay open though their parts have ended."""
+        from celeriac.worker.sweeper import Sweeper
+
+        results = self._opened_results()
+        if results is None:
+            return
+        if self._sweeper is None:
+            after = self._options.join_sweep or 0.0
+            self._sweeper = Sweeper(self._app, self._options.hostname, after)
+        try:
+            self._sweeper.sweep(broker, results, self._owner)
+        except OperationalError:
+            raise
+        except Exception:  # the lease must not suffer from one join that cannot be ended
+            logger.exception("Joins that stay open could not be ended")

@@ -60,6 +60,7 @@ class WorkerOptions(Struct, kw_only=True):
     max_deliveries: int = 3
     dead_expires: float | None = 30 * 86400.0
     dead_max: int | None = 100_000
+    join_sweep: float | None = 60.0
     start_method: str = "fork"
     startup_patience: float = 10.0  # how long the broker may take to answer when the worker starts
     rate_limits: bool = True
@@ -95,6 +96,7 @@ class WorkerOptions(Struct, kw_only=True):
             "max_deliveries": conf.task_max_deliveries,
             "dead_expires": conf.dead_letter_expires,
             "dead_max": conf.dead_letter_max,
+            "join_sweep": conf.result_chord_sweep_interval,
             "start_method": conf.worker_pool_start_method,
             "startup_patience": 0.0 if conf.broker_connection_retry_on_startup is False else 10.0,
             "rate_limits": not conf.worker_disable_rate_limits,

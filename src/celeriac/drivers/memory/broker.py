@@ -36,7 +36,7 @@ class MemoryBroker(Handle):
         _check(messages, joins)
         with self.using() as now:
             for join in joins:
-                self.kept.outcomes.open_join(join)
+                self.kept.outcomes.open_join(join, now)
             return self._add(messages, now)
 
     def _add(self, messages: Sequence[Message], now: float) -> int:
@@ -157,7 +157,7 @@ class MemoryBroker(Handle):
             return Settled.LOST
         outcomes = self.kept.outcomes
         for join in settlement.joins:
-            outcomes.open_join(join)
+            outcomes.open_join(join, now)
         completes = outcomes.completed_by(settlement.arrivals, settlement.tokens, now)
         if completes is not None:
             return completes

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from celeriac import states
-from celeriac.message import Arrival, Completes, Join, TaskRecord
+from celeriac.message import Arrival, Completes, Join, TaskRecord, Unfinished
 
 CLOSED_JOIN_KEPT = 86400.0
 """Seconds that a completed join without ``expires_at`` is remembered, so that a part that arrives
@@ -21,6 +21,8 @@ class JoinState(Struct, kw_only=True):
     parts: dict[int, Arrival]
     token: str | None = None
     complete: bool = False
+    plan: bytes = b""
+    told_at: float = 0.0
 
 
 class Outcomes:
@@ -48,9 +50,27 @@ class Outcomes:
 
     # --- joins
 
-    def open_join(self, join: Join) -> None:
+    def open_join(self, join: Join, now: float) -> None:
         if join.id not in self.joins:
-            self.joins[join.id] = JoinState(size=join.size, expires_at=join.expires_at, parts={})
+            self.joins[join.id] = JoinState(
+                size=join.size,
+                expires_at=join.expires_at,
+                parts={},
+                plan=join.plan,
+                told_at=now,
+            )
+
+    def unfinished(self, older: float, limit: int, now: float) -> list[Unfinished]:
+        found: list[Unfinished] = []
+        for id, join in self.joins.items():
+            if not join.plan or join.told_at > now - older or self._open(id, now) is None:
+                continue
+            if len(found) == limit:
+                break
+            join.told_at = now
+            missing = tuple(index for index in range(join.size) if index not in join.parts)
+            found.append(Unfinished(join=id, plan=join.plan, missing=missing))
+        return found
 
     def completed_by(
         self, arrivals: Sequence[Arrival], tokens: Mapping[str, str], now: float
@@ -86,6 +106,7 @@ class Outcomes:
             if len(join.parts) == join.size:
                 join.complete = True
                 join.parts = {}
+                join.plan = b""
                 if join.expires_at is None:
                     join.expires_at = now + CLOSED_JOIN_KEPT
 

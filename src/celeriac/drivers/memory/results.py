@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from celeriac.drivers.memory.handle import Handle
-from celeriac.message import Arrival, Completes, Join, TaskRecord
+from celeriac.message import Arrival, Completes, Join, TaskRecord, Unfinished
 
 
 class MemoryResultBackend(Handle):
@@ -36,9 +36,13 @@ class MemoryResultBackend(Handle):
         return []
 
     def open_joins(self, joins: Sequence[Join]) -> None:
-        with self.using():
+        with self.using() as now:
             for join in joins:
-                self.kept.outcomes.open_join(join)
+                self.kept.outcomes.open_join(join, now)
+
+    def unfinished(self, older: float, limit: int) -> list[Unfinished]:
+        with self.using() as now:
+            return self.kept.outcomes.unfinished(older, limit, now)
 
     def arrive(
         self, arrivals: Sequence[Arrival], tokens: Mapping[str, str] | None = None

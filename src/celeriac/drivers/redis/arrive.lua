@@ -1,13 +1,14 @@
 -- Open joins, or count parts in, outside of a settlement.
 -- KEYS: 1 base
 -- ARGV: 1 results' prefix, 2 number of joins, 3 of arrivals, 4 of tokens; joins: id, size,
---       milliseconds or ""; arrivals: join, index, id, member, fresh token; tokens: join, token
+--       milliseconds or "", plan or ""; arrivals: join, index, id, member, fresh token; tokens: join, token
 -- Returns: for each arrival "" or {"C", ...}: see completes
 -- include: joins
+-- now
 local results, at, answers, tokens = ARGV[1], 5, {}, {}
 for _ = 1, tonumber(ARGV[2]) do
-  open_join(results, ARGV[at], ARGV[at + 1], ARGV[at + 2])
-  at = at + 3
+  open_join(results, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now_text)
+  at = at + 4
 end
 local arrivals, fresh = {}, {}
 for i = 1, tonumber(ARGV[3]) do

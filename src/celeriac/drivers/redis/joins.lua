@@ -1,18 +1,35 @@
 -- Joins, in Celery's chord keys (P = results' prefix .. "celery-taskset-meta-" .. id): P.s size,
 -- P.t parts added later, P.j the parts by index, P.d who they were, P.c who is about to complete
--- it, or "done". An argument list of arrivals is: join, index, id, member of P.j, for each.
+-- it, or "done". Of ours: P.celeriac the plan of an open join, and (results' prefix ..
+-- "celeriac-joins") those that have one, by when somebody was told last that they are open. An
+-- argument list of arrivals is: join, index, id, member of P.j, for each.
 
 local function join_key(results, id) return results .. 'celery-taskset-meta-' .. id end
 
 local KEPT_DONE = 86400000
 
-local function open_join(results, id, size, lasts)
+-- Celery's workers don't remove a plan. Kept only for as long as somebody asks for it from time to
+-- time (unfinished.lua), it is no burden where all workers are theirs.
+local KEPT_PLAN = 3 * 86400000
+
+local function keep_plan(results, id, plan, lasts, now_text)
+  local index, oldest = results .. 'celeriac-joins', tonumber(now_text) - KEPT_PLAN / 1000
+  redis.call('SET', join_key(results, id) .. '.celeriac', plan, 'PX', math.min(lasts, KEPT_PLAN))
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', string.format('%.6f', oldest))
+  redis.call('ZADD', index, now_text, id)
+end
+
+local function open_join(results, id, size, lasts, plan, now_text)
   local key = join_key(results, id)
   if redis.call('GET', key .. '.c') == 'done' then return end
+  local opened = false
   if lasts == '' then
-    redis.call('SET', key .. '.s', size, 'NX')
+    opened = redis.call('SET', key .. '.s', size, 'NX')
   elseif tonumber(lasts) > 0 then
-    redis.call('SET', key .. '.s', size, 'NX', 'PX', lasts)
+    opened = redis.call('SET', key .. '.s', size, 'NX', 'PX', lasts)
+  end
+  if opened and plan ~= '' then
+    keep_plan(results, id, plan, lasts == '' and KEPT_PLAN or tonumber(lasts), now_text)
   end
 end
 
@@ -94,7 +111,8 @@ local function count_in(results, arrivals)
         end
         if redis.call('ZCARD', key .. '.j') >= size then
           redis.call('SET', key .. '.c', 'done', 'PX', lasts > 0 and lasts or KEPT_DONE)
-          redis.call('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d')
+          redis.call('DEL', key .. '.j', key .. '.t', key .. '.s', key .. '.d', key .. '.celeriac')
+          redis.call('ZREM', results .. 'celeriac-joins', id)
         end
       end
     end

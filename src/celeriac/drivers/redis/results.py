@@ -10,7 +10,7 @@ from celeriac.drivers.redis.client import Client
 from celeriac.drivers.redis.connection import pack
 from celeriac.drivers.redis.documents import decode_record, key_of, needs_notes
 from celeriac.drivers.redis.inspecting import look_at_server
-from celeriac.drivers.redis.listening import ResultListener
+from celeriac.drivers.redis.listening import ASKED_AT_ONCE, ResultListener
 from celeriac.drivers.redis.options import read_options
 from celeriac.drivers.redis.place import place_of
 from celeriac.drivers.redis.scripts import script
@@ -22,11 +22,12 @@ from celeriac.drivers.redis.settling import (
     new_token,
     record_row,
 )
-from celeriac.message import Arrival, Completes, Join, TaskRecord
+from celeriac.message import Arrival, Completes, Join, TaskRecord, Unfinished
 
 __all__ = ["RedisResultBackend"]
 
 _STORE, _ARRIVE, _ADMIT = script("store"), script("arrive"), script("admit")
+_UNFINISHED = script("unfinished")
 
 _AT_ONCE = 5000  # ids in one command
 
@@ -102,7 +103,7 @@ class RedisResultBackend:
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             return []
-        if timeout <= 0 or len(wanted) > _AT_ONCE:
+        if timeout <= 0 or len(wanted) > ASKED_AT_ONCE:
             found = [record for record in self.get(wanted) if record and record.ready]
             if found or timeout <= 0:
                 return found
@@ -153,6 +154,16 @@ class RedisResultBackend:
             _told(completes_of(answer, [arrival])) if answer else None
             for arrival, answer in zip(arrivals, answers, strict=True)
         ]
+
+    def unfinished(self, older: float, limit: int) -> list[Unfinished]:
+        found = []
+        for id, size, plan, scores in self._client.run(
+            _UNFINISHED, self.options.prefix, repr(older), limit
+        ):
+            there = {int(float(score)) for score in scores}
+            missing = tuple(index for index in range(int(size)) if index not in there)
+            found.append(Unfinished(join=id.decode(), plan=bytes(plan), missing=missing))
+        return found
 
     def admit(self, key: str, publish_id: str) -> bool:
         window = repr(self.options.dedupe_window)

@@ -5,8 +5,8 @@
 --       defer, release, bury), due or "", note, reason (defer: step of the list in which others may
 --       take it till then, or ""), a fresh token or "", numbers of records, messages,
 --       joins, arrivals and tokens; then these: records (id, run, milliseconds, value, notes beside
---       it), messages (see add), joins (id, size, milliseconds), arrivals (join, index, id, member),
---       tokens (join, token)
+--       it), messages (see add), joins (id, size, milliseconds, plan), arrivals (join, index, id,
+--       member), tokens (join, token)
 -- Returns: for each "S", "L" (lost) or {"C", ...} (see completes). The first command is a write
 -- that a full server permits.
 -- include: messages
@@ -76,7 +76,7 @@ local answers = {}
 for i = 1, tonumber(ARGV[7]) do
   local head = rows(1, 13)[1]
   local records, messages = rows(tonumber(head[9]), 5), rows(tonumber(head[10]), 5)
-  local joins, arrivals = rows(tonumber(head[11]), 3), rows(tonumber(head[12]), 4)
+  local joins, arrivals = rows(tonumber(head[11]), 4), rows(tonumber(head[12]), 4)
   local tokens = {}
   for _, row in ipairs(rows(tonumber(head[13]), 2)) do tokens[row[1]] = row[2] end
   local held, field = base .. 'held:' .. head[1], head[2] .. '/' .. head[3]
@@ -87,7 +87,9 @@ for i = 1, tonumber(ARGV[7]) do
     local told = nil
     if #joins + #arrivals > 0 then
       told = in_results(function()
-        for _, row in ipairs(joins) do open_join(results, row[1], row[2], row[3]) end
+        for _, row in ipairs(joins) do
+          open_join(results, row[1], row[2], row[3], row[4], now_text)
+        end
         local found = completes(results, arrivals, tokens, head[8])
         if not found then count_in(results, arrivals) end
         return found

@@ -200,7 +200,7 @@ def message_row(
 def join_rows(joins: Sequence[Join], now: float) -> list[Any]:
     rows: list[Any] = []
     for join in joins:
-        rows += (join.id, join.size, lasting(join.expires_at, now))
+        rows += (join.id, join.size, lasting(join.expires_at, now), join.plan)
     return rows
 
 

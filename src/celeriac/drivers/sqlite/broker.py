@@ -108,7 +108,7 @@ class SqliteBroker:
         now = self.clock()
         with self._database.write() as connection:
             if joins:
-                open_joins(connection, joins)
+                open_joins(connection, joins, now)
             return add_messages(
                 self._database, connection, messages, now, self.options.dedupe_window
             )

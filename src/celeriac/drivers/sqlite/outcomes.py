@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from celeriac.drivers.sqlite.connection import Row
 from celeriac.drivers.sqlite.statements import statements
-from celeriac.message import Arrival, Completes, Join, TaskRecord
+from celeriac.message import Arrival, Completes, Join, TaskRecord, Unfinished
 
-__all__ = ["completed_by", "count_in", "open_joins", "put_records", "record_of"]
+__all__ = [
+    "completed_by",
+    "count_in",
+    "open_joins",
+    "put_records",
+    "record_of",
+    "tell_unfinished",
+    "unfinished",
+]
 
 _SQL = statements("outcomes")
 _PUT = _SQL["put"]
 _OPEN_JOIN, _JOIN, _COMPLETE = _SQL["open_join"], _SQL["join"], _SQL["complete"]
+_KEEP_PLAN, _DROP_PLAN = _SQL["keep_plan"], _SQL["drop_plan"]
+_UNFINISHED, _TELL_UNFINISHED = _SQL["unfinished"], _SQL["tell_unfinished"]
 _ARRIVED, _PARTS, _SET_TOKEN = _SQL["arrived"], _SQL["parts"], _SQL["set_token"]
 _ADD_ARRIVAL, _COUNT_ARRIVAL = _SQL["add_arrival"], _SQL["count_arrival"]
 _CLOSE_JOIN, _DROP_PARTS = _SQL["close_join"], _SQL["drop_parts"]
@@ -37,8 +48,28 @@ def record_of(row: Row) -> TaskRecord:
     )
 
 
-def open_joins(connection: sqlite3.Connection, joins: Iterable[Join]) -> None:
-    connection.executemany(_OPEN_JOIN, [(join.id, join.size, join.expires_at) for join in joins])
+def open_joins(connection: sqlite3.Connection, joins: Iterable[Join], now: float) -> None:
+    for join in joins:
+        opened = connection.execute(_OPEN_JOIN, (join.id, join.size, join.expires_at)).rowcount
+        if opened and join.plan:
+            connection.execute(_KEEP_PLAN, (join.id, join.plan, now))
+
+
+def unfinished(
+    fetch: Callable[[str, Sequence[Any]], Sequence[Row]], older: float, limit: int, now: float
+) -> list[Unfinished]:
+    """Joins that were told of or opened so long ago, with what is missing in them."""
+    found = []
+    for id, plan, size in fetch(_UNFINISHED, (now - older, now, limit)):
+        there = {row[0] for row in fetch(_PARTS, (id,))}
+        missing = tuple(index for index in range(size) if index not in there)
+        found.append(Unfinished(join=id, plan=plan, missing=missing))
+    return found
+
+
+def tell_unfinished(connection: sqlite3.Connection, id: str, older: float, now: float) -> bool:
+    """Note that somebody is told of the join now; False: somebody else was."""
+    return connection.execute(_TELL_UNFINISHED, (now, id, now - older)).rowcount > 0
 
 
 def completed_by(
@@ -103,3 +134,4 @@ def count_in(connection: sqlite3.Connection, arrivals: Iterable[Arrival], now: f
         if row[1] + 1 == row[0]:
             execute(_CLOSE_JOIN, (now + CLOSED_JOIN_KEPT, arrival.join))
             execute(_DROP_PARTS, (arrival.join,))
+            execute(_DROP_PLAN, (arrival.join,))

@@ -41,6 +41,24 @@ WHERE id IN (SELECT id FROM results WHERE expires_at <= ? ORDER BY expires_at LI
 -- in: id, size, expires_at
 INSERT INTO joins (id, size, expires_at) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING
 
+-- name: keep_plan
+-- in: join, plan, now
+INSERT INTO plans (join_id, plan, told_at) VALUES (?, ?, ?) ON CONFLICT (join_id) DO NOTHING
+
+-- name: unfinished
+-- in: told of before, now, how many at most; out: join, plan, size
+SELECT p.join_id, p.plan, j.size FROM plans AS p JOIN joins AS j ON j.id = p.join_id
+WHERE p.told_at <= ?1 AND j.complete = 0 AND (j.expires_at IS NULL OR j.expires_at > ?2)
+ORDER BY p.told_at LIMIT ?3
+
+-- name: tell_unfinished
+-- in: now, join, told of before
+UPDATE plans SET told_at = ?1 WHERE join_id = ?2 AND told_at <= ?3
+
+-- name: drop_plan
+-- in: join
+DELETE FROM plans WHERE join_id = ?
+
 -- name: join
 -- in: id, now; out: size, arrived, token: of a join that is still open
 SELECT size, arrived, token FROM joins

@@ -17,12 +17,14 @@ from celeriac.drivers.sqlite.outcomes import (
     open_joins,
     put_records,
     record_of,
+    tell_unfinished,
+    unfinished,
 )
 from celeriac.drivers.sqlite.sharing import database
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.drivers.sqlite.upkeep import SLICE
 from celeriac.drivers.sqlite.waiting import ResultWaits
-from celeriac.message import Arrival, Completes, Join, TaskRecord
+from celeriac.message import Arrival, Completes, Join, TaskRecord, Unfinished
 
 __all__ = ["SqliteResultBackend"]
 
@@ -121,8 +123,17 @@ class SqliteResultBackend:
     # --- joins and keys
 
     def open_joins(self, joins: Sequence[Join]) -> None:
+        now = self._clock()
         with self._database.write() as connection:
-            open_joins(connection, joins)
+            open_joins(connection, joins, now)
+
+    def unfinished(self, older: float, limit: int) -> list[Unfinished]:
+        now = self._clock()
+        found = unfinished(self._database.fetch, older, limit, now)
+        if not found:
+            return []
+        with self._database.write() as connection:
+            return [one for one in found if tell_unfinished(connection, one.join, older, now)]
 
     def arrive(
         self, arrivals: Sequence[Arrival], tokens: Mapping[str, str] | None = None

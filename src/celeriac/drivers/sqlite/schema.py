@@ -16,6 +16,7 @@ OLDEST_SQLITE = (3, 35, 0)  # UPSERT, window functions, RETURNING
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     tuple(statements("schema").values()),
     tuple(statements("schema_2").values()),
+    tuple(statements("schema_3").values()),
 )
 
 

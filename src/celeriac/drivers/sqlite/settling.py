@@ -110,7 +110,7 @@ class Settling:
         if owner is None or type(seq) is not int:
             return Settled.LOST
         if settlement.joins:
-            open_joins(connection, settlement.joins)
+            open_joins(connection, settlement.joins, now)
         if settlement.arrivals:
             completes = completed_by(connection, settlement.arrivals, settlement.tokens, now)
             if completes is not None:

@@ -103,6 +103,7 @@ def _expiry_steps(now: float) -> list[Callable[[sqlite3.Connection], int]]:
     def joins(connection: sqlite3.Connection) -> int:
         ids = [row[0] for row in connection.execute(_SQL["expired_joins"], (now, SLICE))]
         connection.execute(_SQL["drop_arrivals"], (json.dumps(ids),))
+        connection.execute(_SQL["drop_plans"], (json.dumps(ids),))
         connection.execute(_SQL["drop_joins"], (json.dumps(ids),))
         return len(ids)
 

@@ -22,6 +22,10 @@ SELECT id FROM joins WHERE expires_at <= ? ORDER BY expires_at LIMIT ?
 -- in: JSON array of joins
 DELETE FROM arrivals WHERE join_id IN (SELECT value FROM json_each(?))
 
+-- name: drop_plans
+-- in: JSON array of joins
+DELETE FROM plans WHERE join_id IN (SELECT value FROM json_each(?))
+
 -- name: drop_joins
 -- in: JSON array of joins
 DELETE FROM joins WHERE id IN (SELECT value FROM json_each(?))
