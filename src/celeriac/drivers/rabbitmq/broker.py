@@ -649,6 +649,7 @@ class Line:
     def prepare(self) -> None:
         """Make what takes the server a while, when nobody waits for it."""
         self.topology.own_chain()
+        self.topology.expect_delayed()
 
     def give_back(self) -> None:
         """Before closing: what has arrived and was not claimed goes back uncounted."""
