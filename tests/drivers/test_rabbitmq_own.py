@@ -18,6 +18,7 @@ from celeriac.drivers.rabbitmq.errors import Mismatch
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.message import Delivery, MessageState, Owner, TaskRecord, Worker
 from celeriac.routing.queues import Exchange, Queue
+from celeriac.testing.harness import assert_waiting, in_background
 from celeriac.testing.samples import bury, defer, done, ids, message, messages, release
 
 OWNER = Owner("w1", 1, 1)
@@ -421,6 +422,49 @@ def test_rpc(url: str) -> None:
     assert [one is not None for one in client.get(["t0", "t1", "t2", "t3"])] == [True] * 3 + [False]
     assert worker.get(["t0"]) == [None]
     assert client.delete(["t0"]) == 1
+    worker.close()
+    client.close()
+
+
+def rpc_pair(url: str) -> tuple[Any, Any, str]:
+    worker, client = open_results(f"rpc+{url}"), open_results(f"rpc+{url}")
+    worker.open()
+    client.open()
+    return worker, client, client.reply_to  # type: ignore[attr-defined]
+
+
+def replies(count: int, place: str, size: int = 100) -> list[TaskRecord]:
+    payload = b'{"status":"SUCCESS","result":"%s"}' % (b"x" * size)
+    return [
+        TaskRecord(
+            id=f"t{n}", run="r", state="SUCCESS", ready=True, payload=payload, reply_to=place
+        )
+        for n in range(count)
+    ]
+
+
+def test_rpc_reads_what_came_while_it_was_cut_off(url: str) -> None:
+    """Replies are acknowledged when they are read: they outlive a client's connection, and its
+    not reading."""
+    worker, client, place = rpc_pair(url)
+    records = replies(3000, place, 10_000)
+    worker.put(records[:2500])
+    client._connection._socket.shutdown(socket.SHUT_RDWR)
+    worker.put(records[2500:])
+    deadline = time.monotonic() + 10
+    while None in client.get([record.id for record in records]):
+        assert time.monotonic() < deadline
+    worker.close()
+    client.close()
+
+
+def test_rpc_waits_on_while_the_connection_is_made_again(url: str) -> None:
+    worker, client, place = rpc_pair(url)
+    waiting = in_background(client.wait, ["t0"], 20.0)
+    assert_waiting(waiting)
+    client._connection._socket.shutdown(socket.SHUT_RDWR)
+    worker.put(replies(1, place))
+    assert [record.id for record in waiting.result(15)] == ["t0"]
     worker.close()
     client.close()
 

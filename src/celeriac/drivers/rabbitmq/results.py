@@ -8,6 +8,7 @@ it. Nobody else can read it, a chord's parts cannot be counted, and a second run
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -32,10 +33,14 @@ from celeriac.message import Arrival, Completes, Join, TaskRecord
 from celeriac.protocol.results import decode_meta
 from celeriac.utils import uuid
 
+logger = logging.getLogger("celeriac.drivers.rabbitmq")
+
 # The queue of a process that is gone without a word lasts so long (milliseconds); one that
 # connects again within this time finds its results.
 _QUEUE_KEPT: Final = 600_000
 _MOST_RECORDS: Final = 200_000  # that nobody has asked for yet; the oldest are forgotten
+_WINDOW: Final = 1000  # results on their way to this process
+_LOOK_EVERY: Final = 5.0  # seconds after which a call that waits makes sure of the connection
 _MOST_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -72,6 +77,7 @@ class RpcResultBackend:
         self._wakes = 0
         self._records: OrderedDict[str, TaskRecord] = OrderedDict()
         self._bytes = 0
+        self._unacked = 0  # results that the server has not been told of
         self._wake_in, self._wake_out = -1, -1
 
     # --- life -----------------------------------------------------------------------------------
@@ -152,10 +158,14 @@ class RpcResultBackend:
         queue = self._queue or uuid()
         arguments = b"\x00\x00" + short(queue) + b"\x02" + encode_table({"x-expires": _QUEUE_KEPT})
         connection.call(frames.QUEUE_DECLARE, arguments, frames.QUEUE_DECLARE_OK)
-        # Without acknowledgements: a result that has come is in this process.
-        arguments = b"\x00\x00" + short(queue) + short("results") + b"\x02" + encode_table({})
+        # Acknowledged when read, a window at a time: whoever reads late loses nothing, where the
+        # server would otherwise cut off a client that it cannot get rid of its messages to.
+        qos = b"\x00\x00\x00\x00" + _WINDOW.to_bytes(2, "big") + b"\x00"
+        connection.call(frames.QOS, qos, frames.QOS_OK, on=WORK)
+        arguments = b"\x00\x00" + short(queue) + short("results") + b"\x00" + encode_table({})
         connection.call(frames.CONSUME, arguments, frames.CONSUME_OK, on=WORK)
         self._queue, self._listens = queue, True
+        self._unacked = 0
 
     # --- records --------------------------------------------------------------------------------
 
@@ -193,7 +203,7 @@ class RpcResultBackend:
                 if self._reading:
                     self._changed.wait(left)
                 else:
-                    self._read(left)
+                    self._read(min(left, _LOOK_EVERY))
         return []
 
     def _read(self, seconds: float) -> None:
@@ -222,19 +232,31 @@ class RpcResultBackend:
         """What has come. The lock is held; nothing is read while somebody waits for it."""
         if self._connection is None:
             return
+        try:
+            self._hear()
+        except OperationalError as exc:  # once: a server that is away is an error
+            logger.info("Connecting again for results: %s", exc)
+            self._hear()
+
+    def _hear(self) -> None:
         self._line()
         connection = self._connection
-        if not self._reading:
-            while connection.read(0.0):
-                pass
-            if connection.silent:
-                connection.probe()
+        assert connection is not None
         came = connection.deliveries
-        if not came:
-            return
-        while came:
-            self._keep(came.popleft())
-        self._changed.notify_all()
+        more = True
+        while more or came:
+            more = not self._reading and connection.read(0.0)
+            if came:
+                last = came[-1].tag
+                self._unacked += len(came)
+                while came:
+                    self._keep(came.popleft())
+                self._changed.notify_all()
+                if self._unacked >= _WINDOW // 4:
+                    connection.send(frames.ack(WORK, last, True))
+                    self._unacked = 0
+        if connection.silent and not self._reading:
+            connection.probe()
 
     def _keep(self, content: Content) -> None:
         id = content.properties.correlation_id
