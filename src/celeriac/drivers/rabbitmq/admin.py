@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from celeriac.drivers.rabbitmq import frames, letters
-from celeriac.drivers.rabbitmq.broker import Line, RabbitBroker
+from celeriac.drivers.rabbitmq.broker import RabbitBroker
 from celeriac.drivers.rabbitmq.connection import BROWSE, Connection
 from celeriac.drivers.rabbitmq.frames import Content
 from celeriac.drivers.rabbitmq.letters import Letter
+from celeriac.drivers.rabbitmq.line import Line
 from celeriac.drivers.rabbitmq.publishing import Parcel
 from celeriac.drivers.rabbitmq.tables import encode_table, short
 from celeriac.drivers.rabbitmq.topology import DEAD

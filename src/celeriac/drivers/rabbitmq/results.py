@@ -9,8 +9,6 @@ it. Nobody else can read it, a chord's parts cannot be counted, and a second run
 from __future__ import annotations
 
 import logging
-import os
-import select
 import threading
 import time
 from collections import OrderedDict
@@ -22,6 +20,7 @@ import msgspec
 from celeriac import states
 from celeriac.contracts import Capabilities
 from celeriac.drivers.rabbitmq import frames
+from celeriac.drivers.rabbitmq.bell import Bell
 from celeriac.drivers.rabbitmq.connection import WORK, Connection, connection_name
 from celeriac.drivers.rabbitmq.frames import Content
 from celeriac.drivers.rabbitmq.publishing import Sender
@@ -78,7 +77,7 @@ class RpcResultBackend:
         self._records: OrderedDict[str, TaskRecord] = OrderedDict()
         self._bytes = 0
         self._unacked = 0  # results that the server has not been told of
-        self._wake_in, self._wake_out = -1, -1
+        self._bell = Bell()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -86,10 +85,7 @@ class RpcResultBackend:
         """Nothing yet: a worker has no use for a connection of its own here, and a client makes
         one when it sends its first task."""
         with self._changed:
-            if not self._is_open:
-                self._wake_in, self._wake_out = os.pipe()
-                os.set_blocking(self._wake_in, False)
-                os.set_blocking(self._wake_out, False)
+            self._bell.open()
             self._is_open = True
 
     def close(self) -> None:
@@ -106,10 +102,7 @@ class RpcResultBackend:
             deadline = time.monotonic() + 1.0
             while self._reading and time.monotonic() < deadline:
                 self._changed.wait(0.1)
-            for fd in (self._wake_in, self._wake_out):
-                if fd >= 0:
-                    os.close(fd)
-            self._wake_in, self._wake_out = -1, -1
+            self._bell.close()
 
     def _delete_queue(self, connection: Connection) -> None:
         arguments = b"\x00\x00" + short(self._queue) + b"\x04"
@@ -120,11 +113,7 @@ class RpcResultBackend:
 
     def wake(self) -> None:
         self._wakes += 1
-        if self._wake_out >= 0:
-            try:
-                os.write(self._wake_out, b"w")
-            except (BlockingIOError, OSError):
-                pass  # it is full of wakes, or closed by another thread
+        self._bell.ring()
         with self._changed:
             self._changed.notify_all()
 
@@ -209,24 +198,15 @@ class RpcResultBackend:
     def _read(self, seconds: float) -> None:
         """Wait for the connection on behalf of all who wait."""
         connection = self._connection
-        poller = select.poll()
-        poller.register(self._wake_in, select.POLLIN)
-        if connection is not None and connection.alive:
-            poller.register(connection.fileno(), select.POLLIN)
+        fd = connection.fileno() if connection is not None and connection.alive else -1
         self._reading = True
         self._changed.release()
         try:
-            came = poller.poll(seconds * 1000)
+            self._bell.sleep(fd, seconds)
         finally:
             self._changed.acquire()
             self._reading = False
             self._changed.notify_all()
-        for fd, _ in came:
-            if fd == self._wake_in:
-                try:
-                    os.read(fd, 4096)
-                except OSError:
-                    pass  # read by another thread
 
     def _take_in(self) -> None:
         """What has come. The lock is held; nothing is read while somebody waits for it."""
