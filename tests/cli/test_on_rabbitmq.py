@@ -33,7 +33,11 @@ def test_call_and_worker(project: Project) -> None:
     done = project.run("-A", "tasks", "call", "tasks.fail", "-a", '["why"]', "--wait", "30")
     assert done.returncode == 1
     assert "ValueError: why" in done.stderr
+    shown = project.json("status")
+    assert (shown["alive"], len(shown["workers"])) == (1, 1)
+    assert shown["workers"][0]["pid"] == worker.pid
     assert project.stop(worker) == 0
+    assert project.run("-A", "tasks", "status").returncode == 69
 
 
 def test_queues_and_purge(project: Project) -> None:

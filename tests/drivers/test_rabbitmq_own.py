@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from tests.drivers.rabbitmq_stage import Described, OnRabbit, shared_server
-from tests.servers import RabbitServer
+from tests.drivers.test_redis_servers import certificate
+from tests.servers import RabbitServer, free_port
 
-from celeriac.drivers import open_broker, open_results
+from celeriac.drivers import admin_of, open_broker, open_results
 from celeriac.drivers.rabbitmq.broker import RabbitBroker
 from celeriac.drivers.rabbitmq.errors import Mismatch
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
@@ -281,6 +282,13 @@ def test_deleted_queue_is_declared_again(connect: Any) -> None:
     assert ids(claim(consumer)) == ["b"]
 
 
+def test_auto_delete_is_refused(connect: Any) -> None:
+    """Between two claims nobody consumes: such a queue would be gone, with what waits in it."""
+    broker = connect(queues={"celery": Queue("celery", auto_delete=True)})
+    with pytest.raises(ImproperlyConfigured, match=r"auto_delete.*expires="):
+        claim(broker)
+
+
 def test_unroutable_raises(connect: Any) -> None:
     """mandatory: a message that no queue takes is an error of its sender."""
     topic = Exchange("events", "topic")
@@ -313,6 +321,35 @@ def test_second_url(url: str) -> None:
     broker.close()
 
 
+def test_tls(tmp_path: Path) -> None:
+    """amqps://: the server's certificate is checked."""
+    authority, cert, key = certificate(tmp_path)
+    port = free_port()
+    settings = (
+        f"listeners.ssl.default = 127.0.0.1:{port}",
+        f"ssl_options.cacertfile = {authority}",
+        f"ssl_options.certfile = {cert}",
+        f"ssl_options.keyfile = {key}",
+    )
+    with RabbitServer(*settings):
+        url = f"amqps://guest:guest@localhost:{port}/%2F"
+        with pytest.raises(OperationalError, match="certificate verify failed"):
+            open_broker(url).open()
+        for options in (
+            {"cafile": str(authority)},
+            {"use_ssl": {"ca_certs": str(authority)}},
+            {"verify": False},
+        ):
+            broker = open_broker(url, options)
+            broker.open()
+            sent = [message("a", body=b"x" * 300_000)]
+            assert broker.publish(sent) == 1
+            [delivery] = broker.claim(OWNER, ["celery"], 1, wait=5.0)
+            assert delivery.message.id == sent[0].id
+            broker.settle([done(delivery)])
+            broker.close()
+
+
 def test_unknown_option(url: str) -> None:
     with pytest.raises(ImproperlyConfigured, match="Did you mean 'connect_timeout'"):
         open_broker(f"{url}?conect_timeout=3")
@@ -342,6 +379,23 @@ def test_memory_alarm(connect: Any) -> None:
         except OperationalError:
             continue
     assert "b" in ids(claim(broker))
+
+
+def test_workers_are_listed(connect: Any) -> None:
+    """Whoever asks sees who has told of itself, until it leaves."""
+    first, second, other = connect(), connect(), connect()
+    for broker, name in ((first, "one"), (second, "two")):
+        broker.register(Worker(lease=name, ttl=5.0, name=f"{name}@host", hostname="host", pid=7))
+        assert broker.heartbeat(name).alive
+    found = {one.lease: one for one in admin_of(other).workers()}
+    assert set(found) == {"w1", "one", "two"}
+    assert (found["one"].name, found["one"].pid, found["one"].alive) == ("one@host", 7, True)
+    assert found["one"].since <= found["one"].expires_at - 5.0 <= time.time()
+    first.unregister("one")
+    until = time.monotonic() + 5.0
+    while "one" in {one.lease for one in admin_of(other).workers()}:
+        assert time.monotonic() < until
+    assert not first.heartbeat("one").alive
 
 
 # --- administration -----------------------------------------------------------------------------
@@ -376,8 +430,6 @@ class TestDeadLetters:
         with broker.using() as line:
             line.topology.dead("celery")
         broker.publish(messages("a"))
-        from celeriac.drivers import admin_of
-
         admin = admin_of(broker)
         deadline = time.monotonic() + 5.0
         while not (found := admin.peek("celery", MessageState.DEAD)):
@@ -387,8 +439,6 @@ class TestDeadLetters:
 
     def test_purge(self, connect: Any) -> None:
         """purge: what waits is gone; parts of joins are handed over to be settled."""
-        from celeriac.drivers import admin_of
-
         broker = connect()
         broker.publish([*messages("a", "b"), message("part", join="j"), message("c")])
         removed = admin_of(broker).purge(OWNER, "celery")

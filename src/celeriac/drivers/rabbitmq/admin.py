@@ -67,8 +67,8 @@ class RabbitQueueAdmin:
             return infos
 
     def workers(self) -> list[WorkerInfo]:
-        """Those that this process itself has registered: the server knows connections only."""
-        return self._broker.own_workers()
+        """Those that have told of themselves lately; what they hold the server does not tell."""
+        return self._broker.workers()
 
     def pause(self, queue: str, paused: bool = True) -> None:
         if paused:

@@ -25,6 +25,7 @@ from celeriac.drivers.rabbitmq.holding import Holding
 from celeriac.drivers.rabbitmq.intake import Intake
 from celeriac.drivers.rabbitmq.line import Line
 from celeriac.drivers.rabbitmq.notes import Notes, cancel_note, ended_note, publish_note
+from celeriac.drivers.rabbitmq.presence import Presence
 from celeriac.drivers.rabbitmq.publishing import Parcel
 from celeriac.drivers.rabbitmq.settling import settle
 from celeriac.drivers.rabbitmq.urls import Options
@@ -83,7 +84,7 @@ class RabbitBroker:
         self._tended = time.monotonic()
         self._upkept: tuple[Upkeep | None, float] = None, 0.0
         self._seen: set[str] = set()
-        self._leases_since: dict[str, float] = {}
+        self._presence = Presence(options.clock)
         self._sleeping = 0
         self._bell = Bell()
         self._wakes = 0
@@ -190,19 +191,23 @@ class RabbitBroker:
         with self._lock:
             self._declaring(Line.prepare)
             self._leases[worker.lease] = worker
-            self._leases_since.setdefault(worker.lease, self.options.clock())
+            self._presence.tell(self._fresh_line().connection, worker)
 
     def unregister(self, lease: str) -> None:
         with self._lock:
-            self._leases.pop(lease, None)
+            worker = self._leases.pop(lease, None)
             self._put_back(self._holding.take_from(lease))
+            if worker is not None:
+                self._presence.tell(self._fresh_line().connection, worker, gone=True)
 
     def heartbeat(self, lease: str) -> Pulse:
         """Alive while the server answers."""
         with self._lock:
-            if lease not in self._leases:
+            worker = self._leases.get(lease)
+            if worker is None:
                 return Pulse(alive=False)
             line = self._fresh_line()
+            self._presence.tell(line.connection, worker)
             line.connection.probe()
             self._notes.follow(line.connection)
             return Pulse(alive=True, cancelled=self._notes.recent())
@@ -351,23 +356,10 @@ class RabbitBroker:
             self._seen = names
             return sorted(names)
 
-    def own_workers(self) -> list[WorkerInfo]:
-        with self._lock:
-            now = self.options.clock()
-            held = self._holding.counts()
-            return [
-                WorkerInfo(
-                    name=worker.name,
-                    lease=worker.lease,
-                    hostname=worker.hostname,
-                    pid=worker.pid,
-                    alive=True,
-                    since=self._leases_since[worker.lease],
-                    expires_at=now + worker.ttl,
-                    in_flight=held[worker.lease],
-                )
-                for worker in sorted(self._leases.values(), key=lambda w: (w.name, w.lease))
-            ]
+    def workers(self) -> list[WorkerInfo]:
+        """Those that have told of themselves lately."""
+        with self.using() as line:
+            return self._presence.look(line.connection)
 
     def drain(self, owner: Owner, queue: str, chunk: int) -> Removed:
         """Take everything out of the queue; parts of joins are held by the owner."""

@@ -25,7 +25,7 @@ from celeriac.drivers.rabbitmq.errors import (
     declared_otherwise,
 )
 from celeriac.drivers.rabbitmq.tables import encode_table, short
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
 
 UNIT: Final = 0.064  # seconds
 LEVELS: Final = 32
@@ -80,6 +80,13 @@ class Topology:
         workers to have made their chain. Raises Mismatch."""
         if ("consumed", name) in self._known:
             return
+        spec = self._spec(name)
+        if spec is not None and spec.auto_delete:
+            raise ImproperlyConfigured(
+                f"The queue {name!r} is declared with auto_delete: the server would delete it, "
+                "with all that waits in it, whenever every worker is busy. Give it expires=3600 "
+                "instead: it goes when nobody has used it for an hour."
+            )
         self.queue(name)
         if self._takes_celery_delays(name):
             self._celery_chain()
