@@ -14,8 +14,10 @@ from tests.drivers.test_redis_servers import certificate
 from tests.servers import RabbitServer, free_port
 
 from celeriac.drivers import admin_of, open_broker, open_results
+from celeriac.drivers.rabbitmq import frames
 from celeriac.drivers.rabbitmq.broker import RabbitBroker
 from celeriac.drivers.rabbitmq.errors import Mismatch
+from celeriac.drivers.rabbitmq.tables import short
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.message import Delivery, MessageState, Owner, TaskRecord, Worker
 from celeriac.routing.queues import Exchange, Queue
@@ -273,13 +275,29 @@ def test_deleted_queue_is_declared_again(connect: Any) -> None:
     consumer.settle([done(delivery)])
     assert claim(consumer, wait=0.2) == []
     with other.using() as line:
-        from celeriac.drivers.rabbitmq import frames
-        from celeriac.drivers.rabbitmq.tables import short
-
         arguments = b"\x00\x00" + short("celery") + b"\x00"
         line.connection.call(frames.QUEUE_DELETE, arguments, frames.QUEUE_DELETE_OK)
     producer.publish(messages("b"))
     assert ids(claim(consumer)) == ["b"]
+
+
+def test_a_batch_into_a_deleted_queue(connect: Any) -> None:
+    """The first and the last message speak for the others: all of them are there in the end."""
+    producer, other = connect(), connect()
+    names = [f"t{number}" for number in range(50)]
+    producer.publish([message(name, queue="elsewhere") for name in names])
+    producer.publish(messages("a"))
+    with other.using() as line:
+        arguments = b"\x00\x00" + short("celery") + b"\x00"
+        line.connection.call(frames.QUEUE_DELETE, arguments, frames.QUEUE_DELETE_OK)
+    mixed = [
+        one
+        for name in names
+        for one in (message(name), message(f"{name} elsewhere", queue="elsewhere"))
+    ]
+    producer.publish(mixed)
+    assert ids(claim(other, limit=100)) == names
+    assert len(other.claim(OWNER, ["elsewhere"], 200)) == 100
 
 
 def test_auto_delete_is_refused(connect: Any) -> None:
