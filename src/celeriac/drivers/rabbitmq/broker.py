@@ -207,8 +207,9 @@ class RabbitBroker:
             if worker is None:
                 return Pulse(alive=False)
             line = self._fresh_line()
-            self._presence.tell(line.connection, worker)
-            line.connection.probe()
+            if not line.connection.blocked:  # else it has told us that it does not listen now
+                line.connection.probe()
+                self._presence.tell(line.connection, worker)
             self._notes.follow(line.connection)
             return Pulse(alive=True, cancelled=self._notes.recent())
 
