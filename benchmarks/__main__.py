@@ -1,6 +1,6 @@
 """Measure, and print tables. ``BENCH_ARGS="--quick"`` takes less than a minute,
 ``BENCH_ARGS="redis:rates sqlite:speed"`` chooses parts, ``PEERS=celery,rq`` chooses whom Celeriac
-is measured beside on Redis."""
+is measured beside on Redis (on RabbitMQ these are always the same; ``PEERS=none``: nobody)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ import shlex
 import sqlite3
 from pathlib import Path
 
-from benchmarks import broker, canvas, chart, environments, redis, run, sqlite
+from benchmarks import broker, canvas, chart, environments, rabbitmq, redis, run, sqlite
 from benchmarks.peers import CELERIAC, LPUSH, OTHERS, Peer, chosen
 from benchmarks.stage import FULL, QUICK, ROOT, Effort
 
 ON_SQLITE = {**sqlite.PARTS, "workflows": canvas.on_sqlite}
 KEPT = ROOT / "docs" / "benchmarks"
 
+STORES = {"sqlite": ON_SQLITE, "redis": redis.PARTS, "rabbitmq": rabbitmq.PARTS}
+
 
 def _arguments() -> argparse.Namespace:
-    parts = [*(f"sqlite:{name}" for name in ON_SQLITE), *(f"redis:{n}" for n in redis.PARTS)]
+    parts = [f"{store}:{part}" for store, parts in STORES.items() for part in parts]
     parser = argparse.ArgumentParser(
         prog="make bench",
         description=__doc__,
         epilog=f"PEERS: of {', '.join(OTHERS)}; or all, or none. Parts: {', '.join(parts)}.",
     )
-    parser.add_argument("parts", nargs="*", help="sqlite, redis, or parts of them; default: all")
+    parser.add_argument(
+        "parts", nargs="*", help=f"{', '.join(STORES)}, or parts of them; default: all"
+    )
     parser.add_argument("--quick", action="store_true", help="one short round, only to try it")
     parser.add_argument("--output", type=Path, help="folder for the figures and the chart")
     arguments = parser.parse_args()
-    known = {*parts, "sqlite", "redis"}
+    known = {*parts, *STORES}
     if wrong := [part for part in arguments.parts if part not in known]:
         parser.error(f"there is no part {wrong[0]!r}; there are {', '.join(sorted(known))}")
     try:
@@ -89,6 +93,21 @@ def on_redis(parts: list[str], peers: list[Peer], effort: Effort) -> run.Run:
     )
 
 
+def on_rabbitmq(parts: list[str], effort: Effort, *, peers: bool) -> None:
+    if peers:
+        environments.prepare(rabbitmq.PEERS)
+    with rabbitmq.RabbitServer() as server:
+        assert isinstance(server, rabbitmq.RabbitServer)
+        comparison = rabbitmq.Comparison(server, effort, peers=peers)
+        for part in parts:
+            rabbitmq.PARTS[part](comparison)
+        version = server.control("version").strip()
+    noted = environments.versions(rabbitmq.PEERS) if peers else {}
+    beside = ", ".join(f"{name} {number}" for name, number in noted.items())
+    print(f"Celeriac on RabbitMQ {version}; rounds: {effort.rounds}; {beside}\n")
+    print(rabbitmq.table(comparison.figures) + "\n")
+
+
 def keep(found: run.Run, folder: Path) -> None:
     file = folder / f"{found.date}-redis.json"
     found.save(file)
@@ -111,6 +130,11 @@ def main() -> None:
         print(run.table(found))
         whole = not arguments.quick and parts == list(redis.PARTS)
         keep(found, arguments.output or (KEPT if whole else environments.FOLDER / "runs"))
+    parts = _chosen(arguments.parts, "rabbitmq", list(rabbitmq.PARTS))
+    if parts and not rabbitmq.installed():
+        print("rabbitmq-server is not installed: the comparison on RabbitMQ is left out")
+    elif parts:
+        on_rabbitmq(parts, effort, peers=bool(arguments.peers))
 
 
 if __name__ == "__main__":

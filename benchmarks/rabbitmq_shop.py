@@ -10,7 +10,7 @@ app = Celeriac("shop", broker=os.environ.get("BENCH_URL"), backend="rpc://")
 
 
 @app.task
-def noop() -> None:
+def results() -> None:
     return None
 
 

@@ -191,14 +191,14 @@ def table(run: Run) -> str:
             values = (run.middle(figure, name) for name in names)
             cells = ("-" if value is None else kind.show(value) for value in values)
             rows.append([run.title(figure), *cells])
-    lines = _aligned(rows)
+    lines = aligned(rows)
     words = {True: "met", False: "MISSED", None: ""}
     judged = [bar for bar in bars(run) if bar.figure in run.figures]
     rows = [[run.title(bar.figure), bar.wanted, bar.found, words[bar.met]] for bar in judged]
-    return "\n".join([*lines, "", *_aligned(rows)])
+    return "\n".join([*lines, "", *aligned(rows)])
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

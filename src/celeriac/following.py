@@ -16,6 +16,7 @@ from celeriac.canvas.compiling import (
     Compiler,
     End,
     Place,
+    answered,
     end_of,
     ends_of_chain,
     join_of,
@@ -86,6 +87,8 @@ class Following:
         with ids_from(lambda: child_id(run, f"{place} {next(numbers)}")):
             if isinstance(sig, Composite):
                 result = sig.freeze()
+                if request.reply_to:
+                    answered(sig, request.reply_to)
             elif not sig.options.get("task_id"):
                 sig.options["task_id"] = child_id(run, place)
             compiler.add(sig, args, None, options)
@@ -105,6 +108,8 @@ class Following:
         self, sig: Signature[Any], args: tuple[Any, ...], kwargs: Any, options: Any
     ) -> Message:
         chosen = known_options(options)
+        if self.request.reply_to:  # whoever waits for the first waits for the last
+            chosen.setdefault("reply_to", self.request.reply_to)
         if self.app.conf.task_inherit_parent_priority:
             chosen.setdefault("priority", self.request.delivery_info.get("priority"))
         message, _ = self.app.dispatcher.message(sig.task, args, kwargs, sig.type, chosen)

@@ -23,7 +23,8 @@ def store_state(app: Celeriac, task_id: str | None, run: str, state: str | None,
         return  # nothing is stored of a call that is run in place, while it runs
     results = app.producer.results
     if task_id and state and results is not None:
-        results.put([app.records.write(task_id, run, state, meta)])
+        reply_to = request.reply_to or "" if request is not None else ""
+        results.put([app.records.write(task_id, run, state, meta, reply_to=reply_to)])
 
 
 def store_outcome(app: Celeriac, request: Request, outcome: Any) -> None:
@@ -48,7 +49,10 @@ def fail_unsent(app: Celeriac, sig: Signature[Any], exc: BaseException) -> None:
     results = app.producer.results
     if results is not None:
         ids = [end.id for end in ends(sig) if end.id]
-        results.put([app.records.write(id, uuid(), states.FAILURE, exc) for id in ids])
+        reply_to = app.sender.reply_to
+        results.put(
+            [app.records.write(id, uuid(), states.FAILURE, exc, reply_to=reply_to) for id in ids]
+        )
     for member, errbacks in errbacks_of(sig):
         options = member.get("options") or {}
         request = Request(id=options.get("task_id"), task=member["task"])

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 from tests.drivers.rabbitmq_stage import Described, OnRabbit, shared_server
-from tests.servers import RabbitServer
+from tests.drivers.test_redis_servers import certificate
+from tests.servers import RabbitServer, free_port
 
-from celeriac.drivers import open_broker, open_results
+from celeriac.drivers import admin_of, open_broker, open_results
+from celeriac.drivers.rabbitmq import frames
 from celeriac.drivers.rabbitmq.broker import RabbitBroker
 from celeriac.drivers.rabbitmq.errors import Mismatch
+from celeriac.drivers.rabbitmq.tables import short
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
 from celeriac.message import Delivery, MessageState, Owner, TaskRecord, Worker
 from celeriac.routing.queues import Exchange, Queue
+from celeriac.testing.harness import assert_waiting, in_background
 from celeriac.testing.samples import bury, defer, done, ids, message, messages, release
 
 OWNER = Owner("w1", 1, 1)
@@ -271,13 +275,36 @@ def test_deleted_queue_is_declared_again(connect: Any) -> None:
     consumer.settle([done(delivery)])
     assert claim(consumer, wait=0.2) == []
     with other.using() as line:
-        from celeriac.drivers.rabbitmq import frames
-        from celeriac.drivers.rabbitmq.tables import short
-
         arguments = b"\x00\x00" + short("celery") + b"\x00"
         line.connection.call(frames.QUEUE_DELETE, arguments, frames.QUEUE_DELETE_OK)
     producer.publish(messages("b"))
     assert ids(claim(consumer)) == ["b"]
+
+
+def test_a_batch_into_a_deleted_queue(connect: Any) -> None:
+    """The first and the last message speak for the others: all of them are there in the end."""
+    producer, other = connect(), connect()
+    names = [f"t{number}" for number in range(50)]
+    producer.publish([message(name, queue="elsewhere") for name in names])
+    producer.publish(messages("a"))
+    with other.using() as line:
+        arguments = b"\x00\x00" + short("celery") + b"\x00"
+        line.connection.call(frames.QUEUE_DELETE, arguments, frames.QUEUE_DELETE_OK)
+    mixed = [
+        one
+        for name in names
+        for one in (message(name), message(f"{name} elsewhere", queue="elsewhere"))
+    ]
+    producer.publish(mixed)
+    assert ids(claim(other, limit=100)) == names
+    assert len(other.claim(OWNER, ["elsewhere"], 200)) == 100
+
+
+def test_auto_delete_is_refused(connect: Any) -> None:
+    """Between two claims nobody consumes: such a queue would be gone, with what waits in it."""
+    broker = connect(queues={"celery": Queue("celery", auto_delete=True)})
+    with pytest.raises(ImproperlyConfigured, match=r"auto_delete.*expires="):
+        claim(broker)
 
 
 def test_unroutable_raises(connect: Any) -> None:
@@ -312,6 +339,35 @@ def test_second_url(url: str) -> None:
     broker.close()
 
 
+def test_tls(tmp_path: Path) -> None:
+    """amqps://: the server's certificate is checked."""
+    authority, cert, key = certificate(tmp_path)
+    port = free_port()
+    settings = (
+        f"listeners.ssl.default = 127.0.0.1:{port}",
+        f"ssl_options.cacertfile = {authority}",
+        f"ssl_options.certfile = {cert}",
+        f"ssl_options.keyfile = {key}",
+    )
+    with RabbitServer(*settings):
+        url = f"amqps://guest:guest@localhost:{port}/%2F"
+        with pytest.raises(OperationalError, match="certificate verify failed"):
+            open_broker(url).open()
+        for options in (
+            {"cafile": str(authority)},
+            {"use_ssl": {"ca_certs": str(authority)}},
+            {"verify": False},
+        ):
+            broker = open_broker(url, options)
+            broker.open()
+            sent = [message("a", body=b"x" * 300_000)]
+            assert broker.publish(sent) == 1
+            [delivery] = broker.claim(OWNER, ["celery"], 1, wait=5.0)
+            assert delivery.message.id == sent[0].id
+            broker.settle([done(delivery)])
+            broker.close()
+
+
 def test_unknown_option(url: str) -> None:
     with pytest.raises(ImproperlyConfigured, match="Did you mean 'connect_timeout'"):
         open_broker(f"{url}?conect_timeout=3")
@@ -341,6 +397,23 @@ def test_memory_alarm(connect: Any) -> None:
         except OperationalError:
             continue
     assert "b" in ids(claim(broker))
+
+
+def test_workers_are_listed(connect: Any) -> None:
+    """Whoever asks sees who has told of itself, until it leaves."""
+    first, second, other = connect(), connect(), connect()
+    for broker, name in ((first, "one"), (second, "two")):
+        broker.register(Worker(lease=name, ttl=5.0, name=f"{name}@host", hostname="host", pid=7))
+        assert broker.heartbeat(name).alive
+    found = {one.lease: one for one in admin_of(other).workers()}
+    assert set(found) == {"w1", "one", "two"}
+    assert (found["one"].name, found["one"].pid, found["one"].alive) == ("one@host", 7, True)
+    assert found["one"].since <= found["one"].expires_at - 5.0 <= time.time()
+    first.unregister("one")
+    until = time.monotonic() + 5.0
+    while "one" in {one.lease for one in admin_of(other).workers()}:
+        assert time.monotonic() < until
+    assert not first.heartbeat("one").alive
 
 
 # --- administration -----------------------------------------------------------------------------
@@ -375,8 +448,6 @@ class TestDeadLetters:
         with broker.using() as line:
             line.topology.dead("celery")
         broker.publish(messages("a"))
-        from celeriac.drivers import admin_of
-
         admin = admin_of(broker)
         deadline = time.monotonic() + 5.0
         while not (found := admin.peek("celery", MessageState.DEAD)):
@@ -386,8 +457,6 @@ class TestDeadLetters:
 
     def test_purge(self, connect: Any) -> None:
         """purge: what waits is gone; parts of joins are handed over to be settled."""
-        from celeriac.drivers import admin_of
-
         broker = connect()
         broker.publish([*messages("a", "b"), message("part", join="j"), message("c")])
         removed = admin_of(broker).purge(OWNER, "celery")
@@ -421,6 +490,49 @@ def test_rpc(url: str) -> None:
     assert [one is not None for one in client.get(["t0", "t1", "t2", "t3"])] == [True] * 3 + [False]
     assert worker.get(["t0"]) == [None]
     assert client.delete(["t0"]) == 1
+    worker.close()
+    client.close()
+
+
+def rpc_pair(url: str) -> tuple[Any, Any, str]:
+    worker, client = open_results(f"rpc+{url}"), open_results(f"rpc+{url}")
+    worker.open()
+    client.open()
+    return worker, client, client.reply_to  # type: ignore[attr-defined]
+
+
+def replies(count: int, place: str, size: int = 100) -> list[TaskRecord]:
+    payload = b'{"status":"SUCCESS","result":"%s"}' % (b"x" * size)
+    return [
+        TaskRecord(
+            id=f"t{n}", run="r", state="SUCCESS", ready=True, payload=payload, reply_to=place
+        )
+        for n in range(count)
+    ]
+
+
+def test_rpc_reads_what_came_while_it_was_cut_off(url: str) -> None:
+    """Replies are acknowledged when they are read: they outlive a client's connection, and its
+    not reading."""
+    worker, client, place = rpc_pair(url)
+    records = replies(3000, place, 10_000)
+    worker.put(records[:2500])
+    client._connection._socket.shutdown(socket.SHUT_RDWR)
+    worker.put(records[2500:])
+    deadline = time.monotonic() + 10
+    while None in client.get([record.id for record in records]):
+        assert time.monotonic() < deadline
+    worker.close()
+    client.close()
+
+
+def test_rpc_waits_on_while_the_connection_is_made_again(url: str) -> None:
+    worker, client, place = rpc_pair(url)
+    waiting = in_background(client.wait, ["t0"], 20.0)
+    assert_waiting(waiting)
+    client._connection._socket.shutdown(socket.SHUT_RDWR)
+    worker.put(replies(1, place))
+    assert [record.id for record in waiting.result(15)] == ["t0"]
     worker.close()
     client.close()
 

@@ -1,5 +1,5 @@
 """Processes of both sides: the real celery package in an environment of its own (``.interop``),
-and celeriac, on one Redis server."""
+and celeriac, on one server."""
 
 from __future__ import annotations
 
@@ -122,22 +122,20 @@ class Client:
             self.process.wait(PATIENCE)
 
 
-class Scene:
-    """One Redis database for both sides, with the same settings on both."""
+class Place:
+    """One broker for both sides, with the same settings on both."""
 
-    def __init__(self, server: RedisServer, folder: Path, db: int, **conf: Any) -> None:
-        self.server = server
+    def __init__(self, folder: Path, url: str, results: str, **conf: Any) -> None:
         self.folder = folder
-        self.url = server.url.removesuffix("/0") + f"/{db}"
+        self.url = url
         self.notes_file = folder / "notes"
         self.conf = {
-            "broker_url": self.url,
-            "result_backend": self.url,
+            "broker_url": url,
+            "result_backend": results,
             "broker_connection_retry_on_startup": True,
             "worker_prefetch_multiplier": 1,
             **conf,
         }
-        self.wire = Wire(self.url)
         self.workers: list[subprocess.Popen[bytes]] = []
         self._logs: dict[int, Path] = {}
         self._clients: dict[str, Client] = {}
@@ -227,7 +225,6 @@ class Scene:
         for process in self.workers:
             if process.poll() is None:
                 self.kill(process)
-        self.wire.close()
 
     # --- looking
 
@@ -262,6 +259,20 @@ class Scene:
         for id in ids:
             client.get(id)
         self.forget_notes()
+
+
+class Scene(Place):
+    """One Redis database, for messages and results."""
+
+    def __init__(self, server: RedisServer, folder: Path, db: int, **conf: Any) -> None:
+        self.server = server
+        url = server.url.removesuffix("/0") + f"/{db}"
+        super().__init__(folder, url, url, **conf)
+        self.wire = Wire(url)
+
+    def end(self) -> None:
+        super().end()
+        self.wire.close()
 
     def document(self, id: str) -> Any:
         """What is stored of the task, if it is JSON."""

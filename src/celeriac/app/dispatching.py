@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac import drivers, signals
-from celeriac.canvas.compiling import Compiler
+from celeriac.canvas.compiling import Compiler, answered
 from celeriac.canvas.composite import Composite
 from celeriac.canvas.signature import Signature
 from celeriac.message import Join, Message
@@ -240,6 +240,8 @@ class Dispatcher:
         frozen._app = self._app
         given = {key: value for key, value in options.items() if value is not None}
         result = frozen.freeze(given.pop("task_id", None))
+        if reply_to := given.get("reply_to") or self.sender.reply_to:
+            answered(frozen, reply_to)
         compiled = Compiler(self.first_message, self._app.conf.result_chord_expires)
         compiled.add(frozen, (), None, given)
         return result, compiled

@@ -354,6 +354,27 @@ def ends_of_chain(rest: Any) -> Iterator[End]:
         yield from ends(step)
 
 
+def answered(described: Any, reply_to: str) -> None:
+    """Have the results of all tasks in a frozen signature (or its dictionary) sent there, unless
+    they say where: whoever sends the later ones on may not know."""
+    if not isinstance(described, Mapping):
+        return
+    options = described.get("options") or {}
+    kwargs = described.get("kwargs") or {}
+    kind = described.get("subtask_type")
+    if kind in ("chain", "group"):
+        parts = list(kwargs.get("tasks") or ())
+    elif kind == "chord":
+        header = kwargs.get("header") or ()
+        parts = [header] if isinstance(header, Mapping) else list(header)
+        parts.append(kwargs.get("body"))
+    else:
+        options.setdefault("reply_to", reply_to)
+        parts = []
+    for part in (*parts, *(options.get("chain") or ())):
+        answered(part, reply_to)
+
+
 def errbacks_of(described: Any) -> Iterator[tuple[Mapping[str, Any], list[Any]]]:
     """Who is told, and of which task, when a body cannot run: those of the body; of a chain and
     its first task; of each member of a group."""

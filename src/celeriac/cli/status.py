@@ -47,8 +47,6 @@ def status(ctx: click.Context, *, destination: list[str] | None, as_json: bool) 
     if as_json:
         _show_json(workers, queues)
     else:
-        if not invocation.app.producer.broker.capabilities.leases:
-            click.echo("This broker knows connections, not workers: they cannot be listed.")
         _show(workers, queues)
     invocation.note_unshared()
     ctx.exit(0 if alive else EX_UNAVAILABLE)

@@ -253,20 +253,23 @@ class Agent:
         if first:
             self._register(broker)
             self._line.say(Registered())
+        elif not broker.capabilities.leases:  # it was the connection, which is another one now
+            broker.register(self._worker())
         self._heartbeat_due = 0.0 if not first else self._clock() + self._interval
 
     def _register(self, broker: Broker) -> None:
-        options = self._options
-        broker.register(
-            Worker(
-                lease=options.lease_name,
-                ttl=options.lease,
-                name=options.hostname,
-                hostname=socket.gethostname(),
-                pid=self._table.supervisor_pid or os.getpid(),
-            )
-        )
+        broker.register(self._worker())
         self._table.bump_lease_epoch()
+
+    def _worker(self) -> Worker:
+        options = self._options
+        return Worker(
+            lease=options.lease_name,
+            ttl=options.lease,
+            name=options.hostname,
+            hostname=socket.gethostname(),
+            pid=self._table.supervisor_pid or os.getpid(),
+        )
 
     @property
     def _interval(self) -> float:

@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from celeriac.drivers.rabbitmq import frames, letters
-from celeriac.drivers.rabbitmq.broker import Line, RabbitBroker
+from celeriac.drivers.rabbitmq.broker import RabbitBroker
 from celeriac.drivers.rabbitmq.connection import BROWSE, Connection
 from celeriac.drivers.rabbitmq.frames import Content
 from celeriac.drivers.rabbitmq.letters import Letter
+from celeriac.drivers.rabbitmq.line import Line
 from celeriac.drivers.rabbitmq.publishing import Parcel
 from celeriac.drivers.rabbitmq.tables import encode_table, short
 from celeriac.drivers.rabbitmq.topology import DEAD
@@ -66,8 +67,8 @@ class RabbitQueueAdmin:
             return infos
 
     def workers(self) -> list[WorkerInfo]:
-        """Those that this process itself has registered: the server knows connections only."""
-        return self._broker.own_workers()
+        """Those that have told of themselves lately; what they hold the server does not tell."""
+        return self._broker.workers()
 
     def pause(self, queue: str, paused: bool = True) -> None:
         if paused:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
 from collections.abc import Iterable
 from typing import Final
 
 from celeriac.drivers.rabbitmq import frames
+from celeriac.drivers.rabbitmq.bell import Bell
 from celeriac.drivers.rabbitmq.connection import WORK, Connection, connection_name
 from celeriac.drivers.rabbitmq.tables import encode_table, short
 from celeriac.drivers.rabbitmq.topology import Topology
@@ -36,8 +35,8 @@ class RabbitEventBus:
         self._topics: set[str] = set()
         self._closed = False
         self._wakes = 0
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_out, False)
+        self._bell = Bell()
+        self._bell.open()
 
     def emit(self, topic: str, payload: bytes = b"") -> None:
         with self._lock:
@@ -80,11 +79,7 @@ class RabbitEventBus:
                 if heard or left <= 0 or self._wakes != wakes:
                     return heard
                 fd = connection.fileno()
-            poller = select.poll()
-            poller.register(fd, select.POLLIN)
-            poller.register(self._wake_in, select.POLLIN)
-            if any(ready == self._wake_in for ready, _ in poller.poll(left * 1000)):
-                os.read(self._wake_in, 4096)
+            self._bell.sleep(fd, left)
 
     def _attend(self, connection: Connection, topics: set[str]) -> None:
         """The queue is there and gets these topics."""
@@ -119,17 +114,11 @@ class RabbitEventBus:
     def wake(self) -> None:
         with self._lock:
             self._wakes += 1
-        self._ring()
-
-    def _ring(self) -> None:
-        try:
-            os.write(self._wake_out, b"c")
-        except BlockingIOError:
-            pass  # it is woken already
+        self._bell.ring()
 
     def close(self) -> None:
         """Listen no more; a waiting ``listen`` returns."""
-        self._ring()
+        self._bell.ring()
         with self._lock:
             self._closed = True
             connection, self._connection = self._connection, None
@@ -137,5 +126,4 @@ class RabbitEventBus:
                 connection.close()
 
     def __del__(self) -> None:
-        for fd in (self._wake_in, self._wake_out):
-            os.close(fd)
+        self._bell.close()

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from celeriac.drivers.rabbitmq import frames
+from celeriac.drivers.rabbitmq.dialing import dial, introduction, reason
 from celeriac.drivers.rabbitmq.errors import (
     ChannelClosed,
     Refused,
@@ -34,16 +35,7 @@ BROWSE: Final = 4  # the channel of looking at dead letters
 
 _FRAME_MAX: Final = 131072
 _RECEIVE: Final = 262144
-_KEEP_IDLE, _KEEP_EVERY, _KEEP_COUNT = 30, 10, 3  # a peer that is gone is noticed in a minute
 _SILENCE: Final = 15.0  # seconds
-_CAPABILITIES: Final = {
-    "publisher_confirms": True,
-    "consumer_cancel_notify": True,
-    "connection.blocked": True,
-    "authentication_failure_close": True,
-    "basic.nack": True,
-    "exchange_exchange_bindings": True,
-}
 
 
 class Connection:
@@ -99,7 +91,7 @@ class Connection:
         for endpoint in self.options.endpoints:
             try:
                 self.endpoint = endpoint
-                self._socket = self._dial(endpoint)
+                self._socket = dial(endpoint, self.options)
                 self._handshake(endpoint)
                 return endpoint, self._socket
             except OperationalError as exc:
@@ -108,21 +100,6 @@ class Connection:
         if len(errors) == 1:
             raise errors[0]
         raise Unreachable(" ".join(str(error) for error in errors))
-
-    def _dial(self, endpoint: Endpoint) -> socket.socket:
-        address = (endpoint.host, endpoint.port)
-        try:
-            plain = socket.create_connection(address, self.options.connect_timeout)
-            _keep_alive(plain)
-            if not endpoint.tls:
-                return plain
-            context = self.options.tls_context()
-            return context.wrap_socket(plain, server_hostname=endpoint.host)
-        except (OSError, ssl.SSLError) as exc:
-            raise Unreachable(
-                f"RabbitMQ at {endpoint.given} cannot be reached: {_reason(exc)}. Is the server "
-                "running, and is this its address?"
-            ) from exc
 
     def _handshake(self, endpoint: Endpoint) -> None:
         """From the protocol header to the open channel. Heartbeats are off: a task that holds the
@@ -135,7 +112,10 @@ class Connection:
         try:
             self.send(frames.PROTOCOL)
             start = self._await(0, (frames.START,), deadline)
-            self._start(endpoint, start.arguments)
+            self.server, at = decode_table(start.arguments, 2)
+            length = int.from_bytes(start.arguments[at : at + 4], "big")
+            offered = start.arguments[at + 4 : at + 4 + length].decode().split()
+            self.send(introduction(endpoint, self.options, self._name, offered))
             tune = self._await(0, (frames.TUNE,), deadline)
             self._tune(tune.arguments)
             self._call(0, frames.OPEN, short(endpoint.vhost) + b"\x00\x00", frames.OPEN_OK)
@@ -145,32 +125,6 @@ class Connection:
             raise refusal(endpoint, exc) from exc
         except (OperationalError, DecodeError) as exc:
             raise Unreachable(f"RabbitMQ at {endpoint.name} did not let us in: {exc}") from exc
-
-    def _start(self, endpoint: Endpoint, arguments: bytes) -> None:
-        self.server, at = decode_table(arguments, 2)
-        length = int.from_bytes(arguments[at : at + 4], "big")
-        offered = arguments[at + 4 : at + 4 + length].decode().split()
-        chosen = self.options.login_method
-        if chosen not in offered:
-            raise Unreachable(
-                f"{endpoint.name} offers the login methods {', '.join(offered)}, not {chosen}"
-            )
-        properties = {
-            "product": "Celeriac",
-            "platform": "Python",
-            "connection_name": self.options.client_name or self._name,
-            "capabilities": _CAPABILITIES,
-        }
-        self.send(
-            frames.method(
-                0,
-                frames.START_OK,
-                frames.table(properties)
-                + short(chosen)
-                + frames.long_string(_credentials(chosen, endpoint))
-                + short("en_US"),
-            )
-        )
 
     def _tune(self, arguments: bytes) -> None:
         offered = int.from_bytes(arguments[2:6], "big")
@@ -278,10 +232,10 @@ class Connection:
             self._socket.settimeout(self.options.timeout)
             self._socket.sendall(data)
         except OSError as exc:
-            self._peek_for_reason()
+            self._peek_forreason()
             self._dead(exc)
 
-    def _peek_for_reason(self) -> None:
+    def _peek_forreason(self) -> None:
         """What the server said before it went, or stopped reading."""
         try:
             while self.alive and self.read(0.0):
@@ -338,7 +292,7 @@ class Connection:
     def _dead(self, exc: Exception) -> None:
         self._drop()
         raise Unreachable(
-            f"The connection to RabbitMQ at {self.endpoint.name} broke: {_reason(exc)}."
+            f"The connection to RabbitMQ at {self.endpoint.name} broke: {reason(exc)}."
         ) from exc
 
     def _drop(self) -> None:
@@ -420,34 +374,6 @@ class Connection:
             ) from error
         del self._errors[channel]
         raise error
-
-
-def _credentials(method: str, endpoint: Endpoint) -> bytes:
-    if method == "PLAIN":
-        return f"\0{endpoint.user}\0{endpoint.password}".encode()
-    if method == "AMQPLAIN":
-        login = {"LOGIN": endpoint.user, "PASSWORD": endpoint.password}
-        return frames.table(login)[4:]
-    return b""  # EXTERNAL: the certificate says who we are
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", _KEEP_IDLE),
-        ("TCP_KEEPINTVL", _KEEP_EVERY),
-        ("TCP_KEEPCNT", _KEEP_COUNT),
-        ("TCP_USER_TIMEOUT", (_KEEP_IDLE + _KEEP_EVERY * _KEEP_COUNT) * 1000),
-    ):
-        if hasattr(socket, name):  # not on every system
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, TimeoutError):
-        return "no answer in time"
-    return str(exc) or type(exc).__name__
 
 
 def connection_name(role: str) -> str:

@@ -81,7 +81,7 @@ class Inbox:
         """Ask for up to ``window`` messages of each queue. Raises Mismatch."""
         self.unsubscribe()
         for queue in queues:
-            self._topology.queue(queue)
+            self._topology.consumed(queue)
         if self._prefetch != window:
             self._prefetch = window
             qos = b"\x00\x00\x00\x00" + window.to_bytes(2, "big") + b"\x00"
@@ -139,7 +139,7 @@ class Inbox:
 
     def ask(self, queue: str, most: int) -> None:
         """Take up to ``most`` messages that wait in the queue now."""
-        self._topology.queue(queue)
+        self._topology.consumed(queue)
         self.flush()
         content = self._connection.get(queue)
         if content is None:

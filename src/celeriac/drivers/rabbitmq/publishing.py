@@ -23,12 +23,12 @@ _MOST_HEADS: Final = 1000
 
 
 class Parcel(Struct, frozen=True, gc=False):
-    """The frames of one message, and whose queue they are for."""
+    """The frames of one message but for the first, which says where to, and whose queue they are
+    for."""
 
     exchange: str
     routing_key: str
     queue: str
-    id: str
     data: bytes
 
 
@@ -106,9 +106,8 @@ class Sender:
     ) -> Parcel:
         """The message with these headers of ours, for this exchange and key."""
         flags, properties = letters.properties(message, extra)
-        head = self._head(exchange, key, True)
-        rest = frames.content(WORK, flags, properties, message.body, self._connection.frame_max)
-        return Parcel(exchange, key, queue, message.id, head + rest)
+        data = frames.content(WORK, flags, properties, message.body, self._connection.frame_max)
+        return Parcel(exchange, key, queue, data)
 
     def reply(self, record: TaskRecord) -> bytes:
         """A result, to the queue of whoever asked for it; nobody may be there any more."""
@@ -139,10 +138,10 @@ class Sender:
         returned = self._confirmed(parcels)
         if not returned:
             return
-        # A queue was deleted since it was declared: declare again what can be, once.
+        # A queue was deleted since it was declared: declare again what can be, once. What it got
+        # of this batch before has gone with it.
         gone = {(content.exchange, content.routing_key) for content in returned}
-        ids = {content.properties.correlation_id for content in returned}
-        again = [p for p in parcels if (p.exchange, p.routing_key) in gone and p.id in ids]
+        again = [parcel for parcel in parcels if (parcel.exchange, parcel.routing_key) in gone]
         for queue in {parcel.queue for parcel in again}:
             self._topology.restore(queue)
         returned = self._confirmed(again)
@@ -150,13 +149,21 @@ class Sender:
             raise _unroutable(returned[0], self._connection.endpoint.name)
 
     def _confirmed(self, parcels: Sequence[Parcel]) -> list[Content]:
+        """Send, and wait for all confirms; what no queue took. The first and the last message of
+        each way are mandatory, and speak for those between them: the server checks each one that
+        is, at a fifth of its work."""
         connection = self._connection
         connection.returned.clear()
         pieces: list[bytes] = []
         size = 0
+        last = {(parcel.exchange, parcel.routing_key): parcel for parcel in parcels}
+        begun: set[tuple[str, str]] = set()
         for parcel in parcels:
+            way = parcel.exchange, parcel.routing_key
+            mandatory = way not in begun or parcel is last[way]
+            begun.add(way)
             connection.published += 1
-            pieces.append(parcel.data)
+            pieces += (self._head(*way, mandatory), parcel.data)
             size += len(parcel.data)
             if size >= _CHUNK:
                 connection.send(b"".join(pieces))

@@ -8,8 +8,7 @@ it. Nobody else can read it, a chord's parts cannot be counted, and a second run
 
 from __future__ import annotations
 
-import os
-import select
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -21,6 +20,7 @@ import msgspec
 from celeriac import states
 from celeriac.contracts import Capabilities
 from celeriac.drivers.rabbitmq import frames
+from celeriac.drivers.rabbitmq.bell import Bell
 from celeriac.drivers.rabbitmq.connection import WORK, Connection, connection_name
 from celeriac.drivers.rabbitmq.frames import Content
 from celeriac.drivers.rabbitmq.publishing import Sender
@@ -32,10 +32,14 @@ from celeriac.message import Arrival, Completes, Join, TaskRecord
 from celeriac.protocol.results import decode_meta
 from celeriac.utils import uuid
 
+logger = logging.getLogger("celeriac.drivers.rabbitmq")
+
 # The queue of a process that is gone without a word lasts so long (milliseconds); one that
 # connects again within this time finds its results.
 _QUEUE_KEPT: Final = 600_000
 _MOST_RECORDS: Final = 200_000  # that nobody has asked for yet; the oldest are forgotten
+_WINDOW: Final = 1000  # results on their way to this process
+_LOOK_EVERY: Final = 5.0  # seconds after which a call that waits makes sure of the connection
 _MOST_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -72,7 +76,8 @@ class RpcResultBackend:
         self._wakes = 0
         self._records: OrderedDict[str, TaskRecord] = OrderedDict()
         self._bytes = 0
-        self._wake_in, self._wake_out = -1, -1
+        self._unacked = 0  # results that the server has not been told of
+        self._bell = Bell()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -80,10 +85,7 @@ class RpcResultBackend:
         """Nothing yet: a worker has no use for a connection of its own here, and a client makes
         one when it sends its first task."""
         with self._changed:
-            if not self._is_open:
-                self._wake_in, self._wake_out = os.pipe()
-                os.set_blocking(self._wake_in, False)
-                os.set_blocking(self._wake_out, False)
+            self._bell.open()
             self._is_open = True
 
     def close(self) -> None:
@@ -100,10 +102,7 @@ class RpcResultBackend:
             deadline = time.monotonic() + 1.0
             while self._reading and time.monotonic() < deadline:
                 self._changed.wait(0.1)
-            for fd in (self._wake_in, self._wake_out):
-                if fd >= 0:
-                    os.close(fd)
-            self._wake_in, self._wake_out = -1, -1
+            self._bell.close()
 
     def _delete_queue(self, connection: Connection) -> None:
         arguments = b"\x00\x00" + short(self._queue) + b"\x04"
@@ -114,11 +113,7 @@ class RpcResultBackend:
 
     def wake(self) -> None:
         self._wakes += 1
-        if self._wake_out >= 0:
-            try:
-                os.write(self._wake_out, b"w")
-            except (BlockingIOError, OSError):
-                pass  # it is full of wakes, or closed by another thread
+        self._bell.ring()
         with self._changed:
             self._changed.notify_all()
 
@@ -152,10 +147,14 @@ class RpcResultBackend:
         queue = self._queue or uuid()
         arguments = b"\x00\x00" + short(queue) + b"\x02" + encode_table({"x-expires": _QUEUE_KEPT})
         connection.call(frames.QUEUE_DECLARE, arguments, frames.QUEUE_DECLARE_OK)
-        # Without acknowledgements: a result that has come is in this process.
-        arguments = b"\x00\x00" + short(queue) + short("results") + b"\x02" + encode_table({})
+        # Acknowledged when read, a window at a time: whoever reads late loses nothing, where the
+        # server would otherwise cut off a client that it cannot get rid of its messages to.
+        qos = b"\x00\x00\x00\x00" + _WINDOW.to_bytes(2, "big") + b"\x00"
+        connection.call(frames.QOS, qos, frames.QOS_OK, on=WORK)
+        arguments = b"\x00\x00" + short(queue) + short("results") + b"\x00" + encode_table({})
         connection.call(frames.CONSUME, arguments, frames.CONSUME_OK, on=WORK)
         self._queue, self._listens = queue, True
+        self._unacked = 0
 
     # --- records --------------------------------------------------------------------------------
 
@@ -193,48 +192,51 @@ class RpcResultBackend:
                 if self._reading:
                     self._changed.wait(left)
                 else:
-                    self._read(left)
+                    self._read(min(left, _LOOK_EVERY))
         return []
 
     def _read(self, seconds: float) -> None:
         """Wait for the connection on behalf of all who wait."""
         connection = self._connection
-        poller = select.poll()
-        poller.register(self._wake_in, select.POLLIN)
-        if connection is not None and connection.alive:
-            poller.register(connection.fileno(), select.POLLIN)
+        fd = connection.fileno() if connection is not None and connection.alive else -1
         self._reading = True
         self._changed.release()
         try:
-            came = poller.poll(seconds * 1000)
+            self._bell.sleep(fd, seconds)
         finally:
             self._changed.acquire()
             self._reading = False
             self._changed.notify_all()
-        for fd, _ in came:
-            if fd == self._wake_in:
-                try:
-                    os.read(fd, 4096)
-                except OSError:
-                    pass  # read by another thread
 
     def _take_in(self) -> None:
         """What has come. The lock is held; nothing is read while somebody waits for it."""
         if self._connection is None:
             return
+        try:
+            self._hear()
+        except OperationalError as exc:  # once: a server that is away is an error
+            logger.info("Connecting again for results: %s", exc)
+            self._hear()
+
+    def _hear(self) -> None:
         self._line()
         connection = self._connection
-        if not self._reading:
-            while connection.read(0.0):
-                pass
-            if connection.silent:
-                connection.probe()
+        assert connection is not None
         came = connection.deliveries
-        if not came:
-            return
-        while came:
-            self._keep(came.popleft())
-        self._changed.notify_all()
+        more = True
+        while more or came:
+            more = not self._reading and connection.read(0.0)
+            if came:
+                last = came[-1].tag
+                self._unacked += len(came)
+                while came:
+                    self._keep(came.popleft())
+                self._changed.notify_all()
+                if self._unacked >= _WINDOW // 4:
+                    connection.send(frames.ack(WORK, last, True))
+                    self._unacked = 0
+        if connection.silent and not self._reading:
+            connection.probe()
 
     def _keep(self, content: Content) -> None:
         id = content.properties.correlation_id

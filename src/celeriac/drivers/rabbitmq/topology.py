@@ -25,7 +25,7 @@ from celeriac.drivers.rabbitmq.errors import (
     declared_otherwise,
 )
 from celeriac.drivers.rabbitmq.tables import encode_table, short
-from celeriac.exceptions import OperationalError
+from celeriac.exceptions import ImproperlyConfigured, OperationalError
 
 UNIT: Final = 0.064  # seconds
 LEVELS: Final = 32
@@ -75,6 +75,36 @@ class Topology:
             self._bind(spec)
         self._known.add(("queue", name))
 
+    def consumed(self, name: str) -> None:
+        """The queue is there, and what Celery's clients delay for it will come: they count on its
+        workers to have made their chain. Raises Mismatch."""
+        if ("consumed", name) in self._known:
+            return
+        spec = self._spec(name)
+        if spec is not None and spec.auto_delete:
+            raise ImproperlyConfigured(
+                f"The queue {name!r} is declared with auto_delete: the server would delete it, "
+                "with all that waits in it, whenever every worker is busy. Give it expires=3600 "
+                "instead: it goes when nobody has used it for an hour."
+            )
+        self.queue(name)
+        if self._takes_celery_delays(name):
+            self._celery_chain()
+            self.celery_target(name)
+        self._known.add(("consumed", name))
+
+    def expect_delayed(self) -> None:
+        """The same for all queues of the application that are known."""
+        for name in list(self._queues or ()):
+            if self._takes_celery_delays(name):
+                self.consumed(name)
+
+    def _takes_celery_delays(self, name: str) -> bool:
+        spec = self._spec(name)
+        if spec is None or not spec.exchange.name or spec.exchange.type == "direct":
+            return False
+        return self.kind(name) == "quorum"
+
     def _spec(self, name: str) -> QueueSpec | None:
         return None if self._queues is None else self._queues[name]
 
@@ -103,6 +133,7 @@ class Topology:
     def forget(self, name: str) -> None:
         """The queue has gone: it is to be declared again when it is next needed."""
         self._known.discard(("queue", name))
+        self._known.discard(("consumed", name))
         self._known.discard(("delayed", name))
         self._known.discard(("dead", name))
 
@@ -205,15 +236,19 @@ class Topology:
     def celery_delay(self, exchange: str, routing_key: str, seconds: float) -> tuple[str, str]:
         """The same by Celery's own chain, in whole seconds, for an exchange that is not direct:
         whoever is bound to it gets the message."""
-        if ("celery chain",) not in self._known:
-            self.declare_exchange(CELERY_DELIVERY, "topic")
-            for level in range(CELERY_LEVELS):
-                below = f"{CELERY_DELAYED}_{level - 1}" if level else CELERY_DELIVERY
-                self._level(CELERY_DELAYED, level, CELERY_LEVELS, 2**level * 1000, below)
-            self._known.add(("celery chain",))
+        self._celery_chain()
         units = min(int(seconds), 2**CELERY_LEVELS - 1)
         bits = ".".join(format(units, f"0{CELERY_LEVELS}b"))
         return f"{CELERY_DELAYED}_{CELERY_LEVELS - 1}", f"{bits}.{routing_key}"
+
+    def _celery_chain(self) -> None:
+        if ("celery chain",) in self._known:
+            return
+        self.declare_exchange(CELERY_DELIVERY, "topic")
+        for level in range(CELERY_LEVELS):
+            below = f"{CELERY_DELAYED}_{level - 1}" if level else CELERY_DELIVERY
+            self._level(CELERY_DELAYED, level, CELERY_LEVELS, 2**level * 1000, below)
+        self._known.add(("celery chain",))
 
     def celery_target(self, queue: str) -> None:
         """Bind the queue, and its exchange, so that what comes out of Celery's chain gets there:

@@ -2,14 +2,15 @@
 
 import os
 import sys
+import time
 
 from celery import Celery
 
 app = Celery("shop", broker=os.environ["BENCH_URL"], backend="rpc://")
 
 
-@app.task(name="noop")
-def noop() -> None:
+@app.task(name="results")
+def results() -> None:
     return None
 
 
@@ -19,6 +20,9 @@ def ignored() -> None:
 
 
 if __name__ == "__main__":
-    task = {"noop": noop, "ignored": ignored}[sys.argv[1]]
-    for _ in range(int(sys.argv[2])):
+    task = {"results": results, "ignored": ignored}[sys.argv[1]]
+    count = int(sys.argv[2])
+    start = time.perf_counter()
+    for _ in range(count):
         task.delay()
+    print(count / (time.perf_counter() - start))

@@ -2,11 +2,12 @@
 
 import os
 import sys
+import time
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-dramatiq.set_broker(RabbitmqBroker(url=os.environ["BENCH_URL"]))
+dramatiq.set_broker(RabbitmqBroker(url=os.environ["BENCH_URL"], confirm_delivery=False))
 
 
 @dramatiq.actor(queue_name="celery")
@@ -15,5 +16,8 @@ def ignored() -> None:
 
 
 if __name__ == "__main__":
-    for _ in range(int(sys.argv[2])):
+    count = int(sys.argv[2])
+    start = time.perf_counter()
+    for _ in range(count):
         ignored.send()
+    print(count / (time.perf_counter() - start))

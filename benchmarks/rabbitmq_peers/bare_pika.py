@@ -46,7 +46,7 @@ def publish(count: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "publish":
-        publish(int(sys.argv[2]))
+    if sys.argv[1].startswith("consume "):
+        consume(sys.argv[1] == "consume results")
     else:
-        consume(sys.argv[1] == "noop")
+        publish(int(sys.argv[2]))
