@@ -101,11 +101,6 @@ class Stage:
         words = [word for word, of in self.lines("schedulers") if of == str(pid)]
         return words[-1] if words else ""
 
-    def are_up(self, schedulers: list[subprocess.Popen[bytes]]) -> int:
-        """How many have ticked."""
-        spoke = {of for _, of in self.lines("schedulers")}
-        return sum(str(process.pid) in spoke for process in schedulers)
-
 
 @contextmanager
 def processes(*started: subprocess.Popen[bytes]) -> Iterator[list[subprocess.Popen[bytes]]]:
@@ -126,16 +121,14 @@ def processes(*started: subprocess.Popen[bytes]) -> Iterator[list[subprocess.Pop
 
 
 def catch_between(stage: Stage, schedulers: list[subprocess.Popen[bytes]]) -> int | None:
-    """The scheduler that has sent and not recorded; it is held there. None if none is caught."""
-    deadline = time.monotonic() + 4.0
+    """The scheduler that has sent and not recorded at this moment; None if none comes there."""
+    deadline = time.monotonic() + 2.0
     while time.monotonic() < deadline:
         word, pid = stage.last_words()
-        number = next((n for n, one in enumerate(schedulers) if str(one.pid) == pid), None)
-        if word == "sent" and number is not None:
-            schedulers[number].send_signal(signal.SIGSTOP)
-            if stage.last_word(int(pid)) == "sent":
-                return number
-            schedulers[number].send_signal(signal.SIGCONT)  # it was quicker
+        if word == "sent":
+            for number, process in enumerate(schedulers):
+                if str(process.pid) == pid:
+                    return number
         time.sleep(0.002)
     return None
 
@@ -173,7 +166,7 @@ def bombard(folder: Path, place: Place) -> Outcome:
             victim.wait(10)
             kills[stage.last_word(victim.pid) or "starting"] += 1
             all_[1 + number] = stage.scheduler()
-        wait_until(lambda: stage.are_up(all_[1:]) == 3, 30, "all to be up")
+        wait_until(lambda: all(stage.last_word(p.pid) for p in all_[1:]), 30, "all to be up")
         until = time.time() - 2.0
         for process in all_[1:]:
             process.send_signal(signal.SIGTERM)
