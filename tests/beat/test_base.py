@@ -166,7 +166,15 @@ def test_backend_cleanup_is_installed(app: Celeriac) -> None:
     shared.close()
 
 
-@pytest.mark.parametrize("setting", [{"result_expires": None}, {"result_backend": "disabled://"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"result_expires": None},
+        {"result_backend": "disabled://"},
+        {"result_backend": "redis://127.0.0.1:1"},  # removes them by itself
+        {"result_backend": "rpc://guest@127.0.0.1:1"},  # keeps none
+    ],
+)
 def test_or_not(app: Celeriac, setting: dict[str, Any]) -> None:
     app.conf.update({"result_expires": 3600, **setting})
     assert CLEANUP not in Scheduler(app).schedule

@@ -104,7 +104,7 @@ def nominals(notes: list[list[str]]) -> list[str]:
 
 
 def test_beat_and_a_worker(project: Project) -> None:
-    project.schedule('{"a": entry(0.5, "a")}')
+    project.schedule('{"a": entry(0.25, "a")}')
     worker = project.start("worker", "-c", "1")
     beat = project.start("beat", "-l", "info", "--pidfile", "beat.pid")
     project.wait_until(lambda: len(project.notes()) >= 4)
@@ -120,7 +120,7 @@ def test_beat_and_a_worker(project: Project) -> None:
 
 @pytest.mark.parametrize("pool", ["processes", "threads", "solo"])
 def test_workers_with_beat(project: Project, pool: str) -> None:
-    project.schedule('{"a": entry(0.5, "a")}')
+    project.schedule('{"a": entry(0.25, "a")}')
     workers = [project.start("worker", "-P", pool, "-c", "1", "-B", "-n", f"w{n}") for n in (1, 2)]
     project.wait_until(lambda: len(project.notes()) >= 5)
     assert [project.stop(worker) for worker in workers] == [0, 0]
@@ -140,7 +140,7 @@ def test_workers_with_beat_elsewhere(project: Project, store: str) -> None:
     if store == "rabbitmq+redis":
         rabbit = rabbitmq_stage.shared_server().new_vhost()
         env = {"CELERIAC_BROKER_URL": rabbit, "CELERIAC_RESULT_BACKEND": redis.url}
-    project.schedule('{"a": entry(0.5, "a")}')
+    project.schedule('{"a": entry(0.25, "a")}')
     workers = [project.start("worker", "-c", "1", "-B", "-n", f"w{n}", **env) for n in (1, 2)]
     project.wait_until(lambda: len(project.notes()) >= 5)
     assert [project.stop(worker) for worker in workers] == [0, 0]
@@ -150,7 +150,7 @@ def test_workers_with_beat_elsewhere(project: Project, store: str) -> None:
 
 
 def test_a_worker_with_beat_where_no_store_keeps_the_schedule(project: Project) -> None:
-    project.schedule('{"a": entry(0.5, "a")}')
+    project.schedule('{"a": entry(0.25, "a")}')
     rabbit = rabbitmq_stage.shared_server().new_vhost()
     env = {"CELERIAC_BROKER_URL": rabbit, "CELERIAC_RESULT_BACKEND": "rpc://"}
     worker = project.start("worker", "-c", "1", "-B", **env)
@@ -161,7 +161,7 @@ def test_a_worker_with_beat_where_no_store_keeps_the_schedule(project: Project) 
 
 
 def test_another_takes_over_from_a_dead_one(project: Project) -> None:
-    project.schedule('{"a": entry(0.5, "a")}')
+    project.schedule('{"a": entry(0.25, "a")}')
     project.start("worker", "-c", "1")
     first = project.start("beat")
     project.wait_until(lambda: len(project.notes()) >= 2)
@@ -195,7 +195,7 @@ def test_beat_on_a_broker_in_memory_is_refused(project: Project) -> None:
 
 
 def test_another_scheduler(project: Project) -> None:
-    project.schedule('{"a": entry(0.5, "a")}')
+    project.schedule('{"a": entry(0.25, "a")}')
     beat = project.start("beat", "-S", "celeriac.beat:PersistentScheduler", "-s", "mine.db")
     project.wait_until(lambda: (project.folder / "mine.db").exists())
     app = Celeriac("look", broker=f"sqlite:///{project.folder}/q.db", set_as_current=False)
@@ -208,7 +208,7 @@ def test_another_scheduler(project: Project) -> None:
 
 
 def test_in_the_background(project: Project) -> None:
-    project.schedule('{"a": entry(0.5, "a")}')
+    project.schedule('{"a": entry(0.25, "a")}')
     starter = project.start("beat", "-D", "--pidfile", "beat.pid", "-f", "beat.log", "-l", "info")
     assert starter.wait(30) == 0
     pidfile = project.folder / "beat.pid"
@@ -242,10 +242,10 @@ def test_an_idle_scheduler_costs_next_to_nothing(project: Project) -> None:
     }
     project.wait_until(lambda: (project.folder / "q.db").exists())
     project.wait_until(lambda: b"schedules_at" in redis.call("KEYS", "*"))
-    time.sleep(3.0)  # until they have begun: what they cost from then on is measured
+    time.sleep(2.0)  # until they have begun: what they cost from then on is measured
     looked = {store: psutil.Process(beat.pid) for store, beat in beats.items()}
     before, begun = {store: seconds_run(one) for store, one in looked.items()}, time.monotonic()
-    time.sleep(8.0)
+    time.sleep(6.0)
     elapsed = time.monotonic() - begun
     for store, process in looked.items():
         share = (seconds_run(process) - before[store]) / elapsed
@@ -254,19 +254,17 @@ def test_an_idle_scheduler_costs_next_to_nothing(project: Project) -> None:
     assert [project.stop(beat) for beat in beats.values()] == [0, 0]
 
 
-@pytest.mark.parametrize("store", ["sqlite", "redis", "rabbitmq+redis"])
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
 def test_ten_thousand_due_at_the_same_second(project: Project, store: str) -> None:
     from celeriac.beat import SharedScheduler
     from celeriac.schedules import crontab
     from celeriac.testing import FakeClock
 
-    broker = backend = f"sqlite:///{project.folder}/q.db"
-    if store != "sqlite":
-        broker = backend = redis_stage.shared_server().url
+    url = f"sqlite:///{project.folder}/q.db"
+    if store == "redis":
         redis_stage.shared_server().call("FLUSHALL")
-    if store == "rabbitmq+redis":
-        broker = rabbitmq_stage.shared_server().new_vhost()
-    app = Celeriac("many", broker=broker, backend=backend, set_as_current=False)
+        url = redis_stage.shared_server().url
+    app = Celeriac("many", broker=url, backend=url, set_as_current=False)
     app.conf.beat_schedule = {
         f"e{n}": {"task": "t", "schedule": crontab(), "args": (n,)} for n in range(10_000)
     }
@@ -275,12 +273,12 @@ def test_ten_thousand_due_at_the_same_second(project: Project, store: str) -> No
     scheduler._stepped_back = 0.0
     scheduler.tick()
     clock.advance(50.001)
-    begun = time.monotonic()
+    begun, worked = time.monotonic(), time.process_time()
     scheduler.tick()
-    took = time.monotonic() - begun
-    print(f"\n10,000 entries were sent and recorded on {store} in {took:.2f} s")
+    took, work = time.monotonic() - begun, time.process_time() - worked
+    print(f"\n10,000 entries sent and recorded on {store} in {took:.2f} s, {work:.2f} s of work")
     assert sum(q.waiting for q in app.admin().queues()) == 10_000
-    assert took < 5.0  # a second, on a machine that does nothing else
+    assert work < 2.5  # a second altogether, on a machine that does nothing else
     scheduler.close()
     app.close()
 
@@ -314,7 +312,7 @@ class Clock:
 def test_a_clock_that_is_set_by_an_hour(project: Project) -> None:
     clock = Clock(project)
     project.schedule(
-        '{"a": entry(0.5, "a"), "b": entry(0.5, "b", catch_up="all"),'
+        '{"a": entry(0.25, "a"), "b": entry(0.25, "b", catch_up="all"),'
         ' "c": {**entry(1, "c"), "schedule": __import__("celeriac.schedules").schedules.crontab()}}'
     )
     project.start("worker", "-c", "1")
@@ -338,8 +336,8 @@ def test_a_clock_that_is_set_by_an_hour(project: Project) -> None:
         project.wait_until(lambda: count() >= before + 3)  # noqa: B023
         waited = time.monotonic() - begun
         assert waited < 10, f"it stood still for {waited:.1f} s after the clock was set"
-        rate = pace(2.5)
-        assert 1.0 <= rate <= 4.0, f"{rate:.1f} runs a second after the clock was set"
+        rate = pace(2.0)
+        assert 2.0 <= rate <= 8.0, f"{rate:.1f} runs a second after the clock was set"
     assert [project.stop(beat) for beat in beats] == [0, 0]
     assert "The clock was set forward by 3600 s" in project.log()
     assert "The clock was set back by 3600 s" in project.log()

@@ -35,7 +35,7 @@ from celeriac.beat.outgoing import evaluated, marked, message_of, publish
 from celeriac.beat.places import store_of
 from celeriac.beat.registering import code_entries, register, without_scope
 from celeriac.beat.scheduler import Scheduler
-from celeriac.beat.unfinished import unfinished_of
+from celeriac.beat.unfinished import result_options, unfinished_of
 from celeriac.contracts import Clock, ScheduleStore
 from celeriac.exceptions import OperationalError
 from celeriac.message import Message, ScheduleRecord
@@ -353,7 +353,7 @@ class SharedScheduler(Scheduler):
         )
         if definition.expires is not None:
             more["expires"] = datetime.fromtimestamp(nominal + definition.expires, UTC)
-        return {**options, **more}
+        return {**options, **result_options(self.app, definition.overlap), **more}
 
     def _say(self, item: Item, decision: Decision) -> None:
         """Into the log: what is sent, and what is left out."""

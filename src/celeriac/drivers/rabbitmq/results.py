@@ -59,6 +59,7 @@ class RpcResultBackend:
         joins=False,
         leases=False,
         keeps_records=False,
+        expires_results=True,
         durability="Results are sent to the process that sent the task, and kept in its memory: "
         "nobody else can read them, and they are gone when it ends.",
     )

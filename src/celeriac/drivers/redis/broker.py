@@ -54,6 +54,7 @@ _POLL = 0.1
 def capabilities_of(options: Options, how: str = "") -> Capabilities:
     return Capabilities(
         highest_priority=0,
+        expires_results=True,
         upkeep_every=4.0,  # claims find what is due; waking is the server's
         durability=f"Redis at {options.shown}. "
         + (how or "Survives the death of any client; a power loss as its persistence is set."),
