@@ -23,13 +23,12 @@ from celeriac.drivers.redis.sockets import readable
 from celeriac.exceptions import OperationalError
 from celeriac.message import TaskRecord
 
-__all__ = ["ASKED_AT_ONCE", "ResultListener"]
+__all__ = ["ResultListener"]
 
 LOOK_EVERY = 5.0
 """Seconds after which the values are read again though nothing was said."""
 FORGOTTEN_AT_ONCE = 100
-ASKED_AT_ONCE = 1000
-"""Ids in one command: of more, not all that are there come with the first answer."""
+_AT_ONCE = 1000
 
 
 class _Waiter:
@@ -246,8 +245,8 @@ class ResultListener:
                 commands.append(pack(("UNSUBSCRIBE", *(self._head + task for task in old))))
             self._subscribed -= old
             self._unwanted.clear()
-        for at in range(0, len(ids), ASKED_AT_ONCE):
-            some = list(ids[at : at + ASKED_AT_ONCE])
+        for at in range(0, len(ids), _AT_ONCE):
+            some = list(ids[at : at + _AT_ONCE])
             new = [self._head + task for task in some if task not in self._subscribed]
             if new:
                 commands.append(pack(("SUBSCRIBE", *new)))

@@ -10,7 +10,7 @@ from celeriac.drivers.redis.client import Client
 from celeriac.drivers.redis.connection import pack
 from celeriac.drivers.redis.documents import decode_record, key_of, needs_notes
 from celeriac.drivers.redis.inspecting import look_at_server
-from celeriac.drivers.redis.listening import ASKED_AT_ONCE, ResultListener
+from celeriac.drivers.redis.listening import ResultListener
 from celeriac.drivers.redis.options import read_options
 from celeriac.drivers.redis.place import place_of
 from celeriac.drivers.redis.scripts import script
@@ -103,10 +103,8 @@ class RedisResultBackend:
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             return []
-        if timeout <= 0 or len(wanted) > ASKED_AT_ONCE:
-            found = [record for record in self.get(wanted) if record and record.ready]
-            if found or timeout <= 0:
-                return found
+        if timeout <= 0:
+            return [record for record in self.get(wanted) if record and record.ready]
         found = self._listener.wait(wanted, timeout)
         if len(found) > 1:
             place = {id: number for number, id in enumerate(wanted)}
