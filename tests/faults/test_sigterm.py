@@ -23,6 +23,7 @@ COLD = 20
 GRACE = 5.0
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("pool", ["processes", "threads", "asyncio"])
 def test_sigterm_under_load(field: Field, rng: random.Random, pool: str) -> None:

@@ -19,6 +19,7 @@ from celeriac.drivers.rabbitmq import frames
 from celeriac.drivers.rabbitmq.dialing import dial, introduction, reason
 from celeriac.drivers.rabbitmq.errors import (
     ChannelClosed,
+    NothingTaken,
     Refused,
     Unreachable,
     refusal,
@@ -59,6 +60,7 @@ class Connection:
         self.published = 0  # messages sent on WORK
         self.confirmed = 0  # all up to this one are
         self.refused = False  # the server did not take one of them
+        self.taken = False  # it took one since this was last set to False
         self.heard = time.monotonic()  # when something came last
         self._ahead: set[int] = set()
         self._splitter = frames.Splitter()
@@ -204,7 +206,8 @@ class Connection:
             self._read_until(deadline, "confirm")
         if self.refused:
             self.refused = False
-            raise Unreachable(
+            error = Unreachable if self.taken else NothingTaken
+            raise error(
                 f"{self.endpoint.name} did not take a message: a queue is full (x-overflow "
                 "reject-publish), or its node has a problem; see the server's log."
             )
@@ -339,6 +342,7 @@ class Connection:
         if kind in (frames.ACK, frames.NACK):
             tag = int.from_bytes(came.arguments[:8], "big")
             self.refused = self.refused or kind == frames.NACK
+            self.taken = self.taken or kind != frames.NACK
             self._confirm(tag, bool(came.arguments[8] & 1))
         elif kind == frames.CANCEL:
             self.cancelled.append(frames.short_at(came.arguments, 0)[0])

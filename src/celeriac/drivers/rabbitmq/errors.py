@@ -21,6 +21,10 @@ class Unreachable(OperationalError):
     """No server, no answer, or a broken connection."""
 
 
+class NothingTaken(Unreachable):
+    """The server refused every message of a batch: none of it is there."""
+
+
 class Refused(OperationalError):
     """The server closed the connection."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from msgspec import Struct
 
 from celeriac.drivers.rabbitmq import frames, letters
 from celeriac.drivers.rabbitmq.connection import WORK, Connection
-from celeriac.drivers.rabbitmq.errors import Unreachable
+from celeriac.drivers.rabbitmq.errors import NothingTaken, Unreachable
 from celeriac.drivers.rabbitmq.frames import Content
 from celeriac.drivers.rabbitmq.tables import short
 from celeriac.drivers.rabbitmq.topology import Topology
@@ -20,6 +21,7 @@ from celeriac.utils import uuid
 
 _CHUNK: Final = 1024 * 1024  # bytes in one write; what the server says is heard in between
 _MOST_HEADS: Final = 1000
+_PAUSES: Final = (0.1, 0.3, 0.6)  # seconds, before what was refused whole is sent again
 
 
 class Parcel(Struct, frozen=True, gc=False):
@@ -135,7 +137,7 @@ class Sender:
         """All are the server's when it returns. Raises OperationalError."""
         if before:
             self._connection.send(before)
-        returned = self._confirmed(parcels)
+        returned = self._taken(parcels)
         if not returned:
             return
         # A queue was deleted since it was declared: declare again what can be, once. What it got
@@ -148,12 +150,23 @@ class Sender:
         if returned:
             raise _unroutable(returned[0], self._connection.endpoint.name)
 
+    def _taken(self, parcels: Sequence[Parcel]) -> list[Content]:
+        """What no queue took. A quorum queue that was made just now has no leader for a moment and
+        refuses all: nothing of the batch is there, so it can be sent again."""
+        for pause in _PAUSES:
+            try:
+                return self._confirmed(parcels)
+            except NothingTaken:
+                time.sleep(pause)
+        return self._confirmed(parcels)
+
     def _confirmed(self, parcels: Sequence[Parcel]) -> list[Content]:
         """Send, and wait for all confirms; what no queue took. The first and the last message of
         each way are mandatory, and speak for those between them: the server checks each one that
         is, at a fifth of its work."""
         connection = self._connection
         connection.returned.clear()
+        connection.taken = False
         pieces: list[bytes] = []
         size = 0
         last = {(parcel.exchange, parcel.routing_key): parcel for parcel in parcels}
