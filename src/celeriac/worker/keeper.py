@@ -61,7 +61,7 @@ class Keeper:
                 logger.exception("The keeper could not settle")
             if not runner.pending and runner.settler.empty:
                 self._busy.clear()
-                if runner.pending:  # a batch began in between
+                if runner.pending or self._stopped:  # a batch began, or the end came, in between
                     self._busy.set()
 
     def _look(self) -> None:
