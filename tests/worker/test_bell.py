@@ -26,16 +26,21 @@ def test_it_rings_once_and_for_all() -> None:
 
 def test_a_forked_process_hears_it() -> None:
     bell = Bell.hung()
+    listening, says = os.pipe()
     child = os.fork()
     if not child:
         bell.disown()
-        os._exit(0 if not bell.wait(0.0) and bell.wait(PATIENCE) else 1)
+        os.write(says, b"\1" if bell.wait(0.0) else b"\0")
+        os._exit(0 if bell.wait(PATIENCE) else 1)
+    assert os.read(listening, 1) == b"\0"
     other = os.fork()  # holds the writing end for a moment longer
     if not other:
         os._exit(0)
     os.waitpid(other, 0)
     bell.ring()
     assert os.waitpid(child, 0)[1] == 0
+    os.close(listening)
+    os.close(says)
     bell.close()
 
 

@@ -65,7 +65,7 @@ def elapsed_seconds() -> float:
 class SharedScheduler(Scheduler):
     """``clock`` gives epoch seconds, ``elapsed`` what passes whatever is done to that clock."""
 
-    max_interval = 1.0
+    max_interval = 5.0
 
     def __init__(
         self,

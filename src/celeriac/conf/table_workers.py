@@ -334,7 +334,7 @@ class BeatSettings:
         SECONDS,
         0,
         "CELERYBEAT_MAX_LOOP_INTERVAL",
-        doc="Seconds between two looks at the schedule, at most; 0: the scheduler's own (1).",
+        doc="Seconds between two looks at the schedule, at most; 0: the scheduler's own (5).",
     )
     beat_sync_every = setting(
         INT,

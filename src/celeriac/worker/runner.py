@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celeriac.worker.runner")
 
 # One wait for messages (seconds). An idle runner that is to stop is woken: see bell.py.
-WAIT = 0.5
+WAIT = 2.0
 MAX_BYTES = 16 * 1024 * 1024
 # How long pools that run several tasks in a process let a suspect run alone, and wait for that.
 ALONE = 10.0

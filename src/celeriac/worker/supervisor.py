@@ -41,7 +41,7 @@ logger = logging.getLogger("celeriac.worker")
 
 TICK: Final = 0.1  # while something is about to happen
 ECHO: Final = 0.5  # some programs send SIGTERM to a process and then to its group: one order
-IDLE_TICK: Final = 0.5
+IDLE_TICK: Final = 1.0
 AGENT_SILENCE: Final = 30.0  # an agent that was not in its loop for so long is stuck
 LEAVE_PATIENCE: Final = 10.0  # how long giving the lease back may take
 
@@ -125,9 +125,9 @@ class Supervisor:
 
     def _wait(self, now: float, nearest: float | None) -> None:
         hurry = self.phase is not Phase.RUNNING or bool(self._crew.vacancies) or not self._agent.pid
-        timeout = TICK if hurry or nearest is not None else IDLE_TICK
-        if nearest is not None:
-            timeout = min(timeout, max(nearest - now, 0.001))
+        timeout = TICK if hurry else IDLE_TICK
+        if nearest is not None and nearest - now < IDLE_TICK:  # others may be as short
+            timeout = max(min(nearest - now, TICK), 0.001)
         self._orders.wait(timeout, self._agent.line)
 
     def _advance(self, now: float) -> None:

@@ -58,8 +58,9 @@ _DURABILITY["EXTRA"] = _DURABILITY["FULL"]
 
 def capabilities_of(options: Options) -> Capabilities:
     return Capabilities(
+        upkeep_every=2.5,  # claims find what is due
         durability=f"SQLite file {options.path}, synchronous={options.synchronous}. "
-        + _DURABILITY[options.synchronous]
+        + _DURABILITY[options.synchronous],
     )
 
 
@@ -222,9 +223,11 @@ class SqliteBroker:
 
     def maintain(self, owner: Owner, upkeep: Upkeep) -> list[Delivery]:
         now = self.clock()
-        keeping.promote_due(self._database, now)
-        handed = keeping.collect(self._database, owner, upkeep, now)
-        keeping.remove_expired(self._database, upkeep, now)
+        handed: list[Delivery] = []
+        if keeping.anything_due(self._database, upkeep, now):
+            keeping.promote_due(self._database, now)
+            handed = keeping.collect(self._database, owner, upkeep, now)
+            keeping.remove_expired(self._database, upkeep, now)
         keeping.shrink(self._database)
         if time.monotonic() - self._optimized_at > keeping.OPTIMIZE_EVERY:
             self._optimized_at = time.monotonic()

@@ -17,7 +17,7 @@ from celeriac.drivers.sqlite.sequence import remove_messages
 from celeriac.drivers.sqlite.statements import statements
 from celeriac.message import Delivery, Owner, Upkeep
 
-__all__ = ["collect", "promote_due", "remove_expired", "shrink"]
+__all__ = ["anything_due", "collect", "promote_due", "remove_expired", "shrink"]
 
 _LEASES = statements("leases")
 _SQL = statements("upkeep")
@@ -32,6 +32,13 @@ SPARE_PAGES = 2000
 PAGES_AT_ONCE = 250
 LOG_TOO_LONG = 32 * 1024 * 1024
 OPTIMIZE_EVERY = 3600.0
+
+
+def anything_due(database: Database, upkeep: Upkeep, now: float) -> bool:
+    """Is there anything for the functions below? One look, since mostly there is not."""
+    dead_before = None if upkeep.dead_expires is None else now - upkeep.dead_expires
+    rows = database.fetch(_SQL["anything_due"], (now, dead_before, upkeep.dead_max))
+    return bool(rows[0][0])
 
 
 def promote_due(database: Database, now: float) -> None:

@@ -57,3 +57,19 @@ DELETE FROM dead WHERE seq IN (SELECT value FROM json_each(?))
 -- name: due
 -- in: now; out: 1 or 0
 SELECT EXISTS (SELECT 1 FROM delayed WHERE due_at <= ?)
+
+-- name: anything_due
+-- in: now, the time before which dead letters go or NULL, how many stay at most or NULL; out: 1 or 0
+SELECT EXISTS (SELECT 1 FROM delayed WHERE due_at <= ?1)
+    OR EXISTS (SELECT 1 FROM leases WHERE expires_at <= ?1 OR expires_at > ?1 + ttl)
+    OR EXISTS (
+        SELECT 1 FROM owners AS o
+        WHERE NOT EXISTS (SELECT 1 FROM leases AS l WHERE l.name = o.lease)
+    )
+    OR EXISTS (SELECT 1 FROM results WHERE expires_at <= ?1)
+    OR EXISTS (SELECT 1 FROM dedupe_keys WHERE until <= ?1)
+    OR EXISTS (SELECT 1 FROM admitted WHERE until <= ?1)
+    OR EXISTS (SELECT 1 FROM cancelled WHERE until <= ?1)
+    OR EXISTS (SELECT 1 FROM joins WHERE expires_at <= ?1)
+    OR EXISTS (SELECT 1 FROM dead WHERE buried_at <= ?2)
+    OR (?3 IS NOT NULL AND (SELECT count(*) FROM dead) > ?3)

@@ -97,6 +97,10 @@ class Watch:
             else:
                 self._condition.notify()
 
+    def version(self) -> tuple[int, int]:
+        """Changes once a commit can be read."""
+        return self._versions.data_version()
+
     def wake(self) -> None:
         """Let every waiting thread look again."""
         with self._condition:
@@ -122,13 +126,16 @@ class Watch:
 class Pace:
     """How long a waiter sleeps until it looks again.
 
-    After a wake-up with nothing for it, soon, then more and more rarely, up to ``SLOWEST``.
+    After a wake-up with nothing for it, soon, then more and more rarely, up to ``SLOWEST``; not
+    so soon if what woke it can be read by now and was for somebody else.
     Under a stream of other people's commits it stops listening for some milliseconds after each,
     so that a busy neighbour does not keep it busy.
     """
 
-    SLOWEST = 1.0
+    SLOWEST = 2.0
     SOONEST = 0.001
+    SETTLED = 0.064
+    GROWTH = 4.0
     DEAF_FIRST = 0.0001
     DEAF_GROWTH = 3.0
     DEAF_LONGEST = 0.010
@@ -136,6 +143,7 @@ class Pace:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
+        self._version: tuple[int, int] | None = watch.version()
         self._again = self.SLOWEST
         self._deaf = 0.0
         self._woken_at = 0.0
@@ -148,8 +156,14 @@ class Pace:
                 self._deaf = 0.0
             if self._deaf:
                 time.sleep(max(0.0, min(max(self._deaf, 4 * cost), longest)))
+                self._version = None  # not worth asking now
+            self._again = self.SETTLED if not self._deaf and self._has_moved() else self.SOONEST
             self._deaf = min(max(self._deaf * self.DEAF_GROWTH, self.DEAF_FIRST), self.DEAF_LONGEST)
             self._woken_at = now
-            self._again = self.SOONEST
         else:
-            self._again = min(self._again * 2, self.SLOWEST)
+            self._again = min(self._again * self.GROWTH, self.SLOWEST)
+
+    def _has_moved(self) -> bool:
+        """Can more be read than at the wake-up before?"""
+        before, self._version = self._version, self._watch.version()
+        return before is not None and self._version != before
