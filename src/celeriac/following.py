@@ -30,7 +30,7 @@ from celeriac.protocol import serialization
 from celeriac.protocol.checks import check_signature
 from celeriac.protocol.exception_form import exception_form, exception_from_form
 from celeriac.protocol.json_codec import decode_json
-from celeriac.protocol.task import decode_headers
+from celeriac.protocol.reading import decode_headers
 from celeriac.protocol.written import Steps, Written
 from celeriac.result import oldest
 from celeriac.sending import known_options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from celeriac.message import Delivery
-from celeriac.protocol import task as wire
+from celeriac.protocol import reading as wire
 from celeriac.protocol.serialization import accept_types
 from celeriac.request import Request
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac import states
 from celeriac.message import MessageState
-from celeriac.protocol.task import decode_headers
+from celeriac.protocol.reading import decode_headers
 from celeriac.result import AsyncResult, ResultSet, oldest, result_from_tuple
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class _Stores:
         return known if record is not None or messages else None
 
     def _read(self, known: _Known, peeked: Any) -> None:
-        from celeriac.protocol.task import decode
+        from celeriac.protocol.reading import decode
 
         headers = decode_headers(peeked.message.headers)
         known.name = known.name or str(headers.get("task") or "")

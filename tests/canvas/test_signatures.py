@@ -21,7 +21,7 @@ from celeriac import StampingVisitor, chain, chord, chunks, group, signature
 from celeriac.canvas.compiling import Compiler
 from celeriac.exceptions import DecodeError
 from celeriac.protocol.blocks import _combined
-from celeriac.protocol.task import decode
+from celeriac.protocol.reading import decode
 from celeriac.protocol.written import Steps, Written, plain
 
 c, i = const.s, ident.s

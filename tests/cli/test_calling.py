@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from celeriac.message import MessageState
-from celeriac.protocol.task import decode_headers
+from celeriac.protocol.reading import decode_headers
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Project

@@ -27,6 +27,7 @@ from celeriac.message import (
     Worker,
 )
 from celeriac.protocol import task as wire
+from celeriac.protocol.reading import decode
 from celeriac.testing.harness import in_background
 from celeriac.testing.samples import (
     arrival,
@@ -209,7 +210,7 @@ def test_celerys_message(redis: Wire, broker: RedisBroker) -> None:
     [delivery] = broker.claim(OWNER, ["celery"], 10)
     assert delivery.message.id == "a"
     assert delivery.message.run == "8f2e1b7c-1d0a-4a57-9a33-1f6c1fd3c5b1"
-    task = wire.decode(delivery.message, frozenset({"application/json"}))
+    task = decode(delivery.message, frozenset({"application/json"}))
     assert (task.headers["task"], task.args) == ("shop.send", [1, 2])
     broker.settle([release(delivery)])
     [again] = broker.claim(OWNER, ["celery"], 10)

@@ -8,7 +8,8 @@ from typing import Any
 
 from celeriac import Celeriac
 from celeriac.message import Delivery, Message, Owner, Settlement, Worker
-from celeriac.protocol.task import TaskMessage, decode
+from celeriac.protocol.reading import decode
+from celeriac.protocol.task import TaskMessage
 from celeriac.settling import Settling
 from celeriac.signals import Signal
 from celeriac.worker.executor import Executor

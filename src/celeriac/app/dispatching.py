@@ -84,7 +84,7 @@ class Dispatcher:
 
     def tell_published(self, message: Message) -> None:
         """Send ``after_task_publish``."""
-        from celeriac.protocol.task import decode
+        from celeriac.protocol.reading import decode
 
         sent = decode(message, frozenset((message.content_type,)))
         signals.after_task_publish.send(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac.contracts import Broker
 from celeriac.exceptions import NotCapable
 from celeriac.message import Message, MessageState, Owner, Worker
-from celeriac.protocol.task import decode_headers
+from celeriac.protocol.reading import decode_headers
 from celeriac.sending.options import listed
 from celeriac.utils import uuid
 

@@ -17,7 +17,7 @@ _SHOWN_BYTES = 2000  # of a body that cannot be read
 
 def row(letter: Peeked) -> tuple[object, ...]:
     """As in ``celeriac dead list``."""
-    from celeriac.protocol.task import peek_task
+    from celeriac.protocol.reading import peek_task
 
     message = letter.message
     name, _ = peek_task(message)
@@ -28,7 +28,7 @@ def row(letter: Peeked) -> tuple[object, ...]:
 
 def fields(letter: Peeked) -> dict[str, Any]:
     """As in ``celeriac dead list --json``."""
-    from celeriac.protocol.task import peek_task
+    from celeriac.protocol.reading import peek_task
 
     message = letter.message
     name, args = peek_task(message)
@@ -77,8 +77,8 @@ def described(app: Celeriac, letter: Peeked) -> dict[str, Any]:
 def _content(app: Celeriac, letter: Peeked) -> dict[str, Any]:
     """Arguments and headers, or what is wrong with them and the bytes as they are."""
     from celeriac.exceptions import ContentError, InvalidTaskError
+    from celeriac.protocol.reading import decode
     from celeriac.protocol.serialization import accept_types
-    from celeriac.protocol.task import decode
 
     message = letter.message
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from celeriac import states
 from celeriac.exceptions import TimeoutError
-from celeriac.protocol.task import parse_time
+from celeriac.protocol.times import parse_time
 from celeriac.result import dependents, ending
 from celeriac.result.blocking import assert_will_not_block
 from celeriac.result.trees import leaves, refresh, revoke, tree

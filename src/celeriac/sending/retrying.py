@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from celeriac.exceptions import Retry
 from celeriac.message import Message
 from celeriac.protocol import task as wire
+from celeriac.protocol.reading import decode_headers
+from celeriac.protocol.times import format_time
 from celeriac.request import Request
 from celeriac.sending.times import instant
 
@@ -33,7 +35,7 @@ def next_try(
     due_at = retry.eta().timestamp()
     if isinstance(retry.when, datetime):
         due_at = instant(retry.when, "eta", sender.zone)
-    headers = wire.decode_headers(old.headers)
+    headers = decode_headers(old.headers)
     if args is not None or kwargs is not None or options or "task" not in headers:
         extra = {**request.as_execution_options(), "priority": old.priority, **options}
         if not extra.keys() & {"queue", "exchange", "routing_key"}:
@@ -55,7 +57,7 @@ def next_try(
         )
     headers.update(
         retries=request.retries + 1,
-        eta=wire.format_time(due_at),
+        eta=format_time(due_at),
         parent_id=request.id,
         origin=sender.origin,
     )

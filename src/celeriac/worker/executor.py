@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac import drivers, signals, states
@@ -20,7 +18,6 @@ from celeriac.exceptions import (
     InvalidTaskError,
     NotRegistered,
     OperationalError,
-    SoftTimeLimitExceeded,
     TimeLimitExceeded,
     WorkerLostError,
     WorkerShutdown,
@@ -30,9 +27,11 @@ from celeriac.execution import ExceptionInfo, Outcome, execute, execute_async
 from celeriac.following import arrivals_of_unread
 from celeriac.joining import Joiner
 from celeriac.message import Delivery, Settlement, TaskRecord, Verdict
-from celeriac.protocol.task import parse_time, peek_task
+from celeriac.protocol.reading import peek_task
+from celeriac.protocol.times import parse_time
 from celeriac.reading import Reader
 from celeriac.request import Request
+from celeriac.worker.outcome_log import log_outcome
 from celeriac.worker.process import EXIT_OK, EXIT_SHUTDOWN, EXIT_TERMINATE
 
 if TYPE_CHECKING:
@@ -375,7 +374,7 @@ class Executor:
     def finish(self, job: Job, outcome: Outcome) -> Settlement:
         """Log and conclude."""
         if self.loud or outcome.exc is not None:
-            _log(job, outcome)
+            log_outcome(job.task, job.request, outcome)
         if outcome.settlement is not None:
             return outcome.settlement
         try:
@@ -400,67 +399,3 @@ def _defer(delivery: Delivery, due_at: float, note: str, offered: bool = False) 
     return Settlement(
         delivery=delivery, verdict=Verdict.DEFER, due_at=due_at, note=note, offered=offered
     )
-
-
-def _log(job: Job, outcome: Outcome) -> None:
-    task, request = job.task, job.request
-    name = request.shadow or task.name
-    context = {"task_id": request.id, "task_name": name}
-    state = outcome.state
-    if state == states.SUCCESS:
-        shown = _shown(outcome.value, task.resultrepr_maxsize)
-        logger.info(
-            "Task %s[%s] succeeded in %.6fs: %s",
-            name,
-            request.id,
-            outcome.runtime,
-            shown,
-            extra=context,
-        )
-    elif state == states.RETRY:
-        logger.info("Task %s[%s] retry: %s", name, request.id, outcome.exc, extra=context)
-    elif state == states.IGNORED:
-        logger.info("Task %s[%s] ignored", name, request.id, extra=context)
-    elif state == states.REJECTED:
-        logger.warning("Task %s[%s] rejected: %r", name, request.id, outcome.exc, extra=context)
-    elif task.throws and isinstance(outcome.exc, tuple(task.throws)):
-        logger.info("Task %s[%s] raised expected: %r", name, request.id, outcome.exc, extra=context)
-    else:
-        trace = outcome.einfo.traceback if outcome.einfo is not None else ""
-        logger.error(
-            "Task %s[%s] raised unexpected: %r\n%s",
-            name,
-            request.id,
-            outcome.exc,
-            trace,
-            extra=context,
-        )
-
-
-def _shown(value: Any, limit: int) -> str:
-    from celeriac.protocol.saferepr import saferepr
-
-    return saferepr(value, limit)
-
-
-class SoftLimit:
-    """The alarm that ends a task at its soft limit, in the main thread of a process."""
-
-    def __init__(self) -> None:
-        self._armed = False
-        signal.signal(signal.SIGALRM, self._ring)
-
-    def _ring(self, signum: int, frame: Any) -> None:
-        if self._armed:
-            self._armed = False
-            raise SoftTimeLimitExceeded()
-
-    def call(self, seconds: float, work: Callable[[], Settlement]) -> Settlement:
-        """``work()``, interrupted after ``seconds``."""
-        self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            return work()
-        finally:
-            self._armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0.0)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from celeriac.worker.runner import Runner
+    from celeriac.worker.pools.processes import Runner
 
 logger = logging.getLogger("celeriac.worker.keeper")
 

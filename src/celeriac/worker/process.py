@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from celeriac.message import Tag
+from celeriac.worker import pools
 from celeriac.worker.options import WorkerOptions
 from celeriac.worker.slots import SlotTable
 
@@ -127,11 +128,12 @@ def start_child(
     return _spawn(spec)
 
 
-def preload() -> None:
+def preload(pool: str) -> None:
     """Import once, in the supervisor, what every forked process needs."""
     _libc()
     for entry in (AGENT, RUNNER):
         importlib.import_module(entry.partition(":")[0])
+    pools.runner_class(pool)
 
 
 def ended_children(pids: Iterable[int]) -> list[tuple[int, int]]:

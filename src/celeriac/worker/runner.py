@@ -1,8 +1,5 @@
-"""A runner: claim, run, settle, in the main thread of a process, alone with the broker.
-
-The keeper (keeper.py) helps when a task turns out long. Pools that run several tasks in one
-process are in pools/.
-"""
+"""A runner: claim, run, settle, in the main thread of a process, alone with the broker. What all
+pools share; each pool's own way to run tasks is in pools/."""
 
 from __future__ import annotations
 
@@ -16,13 +13,11 @@ from typing import TYPE_CHECKING
 
 from celeriac import states
 from celeriac.contracts import Broker, ResultBackend
-from celeriac.exceptions import LeaseLost, OperationalError, SoftTimeLimitExceeded
-from celeriac.execution import Outcome
+from celeriac.exceptions import LeaseLost, OperationalError
 from celeriac.message import Delivery, Owner, Settlement, Tag, Verdict
 from celeriac.settling import Settling
 from celeriac.worker.bell import Waker
-from celeriac.worker.executor import Executor, Job, SoftLimit
-from celeriac.worker.keeper import Keeper
+from celeriac.worker.executor import Executor, Job
 from celeriac.worker.limits import RateLimits
 from celeriac.worker.pace import Pace
 from celeriac.worker.process import (
@@ -322,90 +317,6 @@ class BaseRunner:
                 )
                 return EXIT_MEMORY
         return EXIT_OK
-
-
-class Runner(BaseRunner):
-    """One task at a time: the pools processes and solo."""
-
-    def work(self) -> int:
-        self.soft = SoftLimit() if threading.current_thread() is threading.main_thread() else None
-        self.job: Job | None = None  # what runs; the keeper looks at it
-        self.started = 0.0
-        keeper = Keeper(self)
-        keeper.start()
-        try:
-            while not self.stopping:
-                deliveries = self.claim(self.within_life(self.pace.claim()))
-                if not deliveries:
-                    continue
-                self.pending.extend(deliveries)
-                keeper.wake()
-                self._run_batch()
-                code = self.worn_out()
-                if code:
-                    return code
-        finally:
-            keeper.stop()
-        return EXIT_OK
-
-    def _run_batch(self) -> None:
-        settler, pending = self.settler, self.pending
-        table = self.table
-        while True:
-            with self.lock:
-                if not pending:
-                    break
-                delivery = pending.popleft()
-            if table.stopping != Stopping.NO or self.executor.order:
-                self.release([delivery])
-                self.release_pending()
-                break
-            admitted = self.executor.admit(delivery)
-            now = time.monotonic()
-            if isinstance(admitted, Settlement):
-                settler.add(admitted, now)
-                if admitted.verdict is Verdict.DEFER:
-                    self.slot.count(deferred=1)
-            else:
-                self._run_one(admitted, now)
-                now = time.monotonic()
-            if settler.due(now):
-                settler.flush()
-        settler.flush()
-
-    def _run_one(self, job: Job, now: float) -> None:
-        task, delivery = job.task, job.delivery
-        if not self.pace.short(task.name) and (self.pending or not self.settler.empty):
-            self.release_pending()
-            self.settler.flush()
-            now = time.monotonic()
-        slot = self.slot
-        slot.start(delivery.tag, delivery.message.id, task.name, now, job.soft, job.hard)
-        try:
-            if not self.begin(job):
-                return
-            self.started, self.job = now, job
-            if job.soft and self.soft is not None:
-                settlement = self.soft.call(job.soft, lambda: self.executor.run(job))
-            else:
-                settlement = self.executor.run(job)
-        except SoftTimeLimitExceeded as late:  # the alarm rang when the task had just ended
-            settlement = self.executor.finish(job, Outcome(states.FAILURE, late, late))
-        finally:
-            self.job = None
-            slot.finish()
-        end = time.monotonic()
-        self.ran += 1
-        self.pace.note(task.name, end - now)
-        self.count(settlement)
-        self.settler.add(settlement, end)
-
-    def release_pending(self) -> None:
-        """Give back what is claimed and not started, in its order."""
-        with self.lock:
-            unstarted = list(self.pending)
-            self.pending.clear()
-        self.release(unstarted)
 
 
 def settle_handed(

@@ -93,7 +93,7 @@ class Supervisor:
     def run(self) -> int:
         """Work until told to stop; the exit code of the worker."""
         set_rate_limits(self.app, self.options, self.table)
-        process.preload()
+        process.preload(self.options.pool)
         gc.collect()
         gc.freeze()
         self._orders.take()

@@ -22,7 +22,7 @@ from celeriac.following import Following
 from celeriac.joining import Joiner
 from celeriac.message import Delivery, Owner, Settlement, TaskRecord, Unfinished
 from celeriac.protocol.json_codec import decode_json
-from celeriac.protocol.task import parse_time
+from celeriac.protocol.times import parse_time
 from celeriac.request import Request
 from celeriac.settling import Settling
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from celeriac.exceptions import ContentDisallowed, DecodeError, InvalidTaskError, SecurityError
 from celeriac.message import Message
 from celeriac.protocol.compression import MAX_SIZE, compress
+from celeriac.protocol.reading import decode, peek_task
 from celeriac.protocol.results import decode_meta, encode_meta, exception_from_form
 from celeriac.protocol.serialization import accept_types, encode
-from celeriac.protocol.task import TaskMessage, decode, encode_body, make_headers, peek_task
+from celeriac.protocol.task import TaskMessage, encode_body, make_headers
 
 REFUSALS = (ContentDisallowed, DecodeError, InvalidTaskError)
 SAFE = accept_types(["json", "msgpack", "yaml"])

@@ -11,19 +11,11 @@ import pytest
 
 from celeriac.exceptions import ContentDisallowed, DecodeError, EncodeError, InvalidTaskError
 from celeriac.message import Message
-from celeriac.protocol import task
+from celeriac.protocol import reading
+from celeriac.protocol.reading import decode, decode_headers, peek_task
 from celeriac.protocol.serialization import accept_types
-from celeriac.protocol.task import (
-    decode,
-    decode_headers,
-    encode_body,
-    encode_headers,
-    encode_v1,
-    format_time,
-    make_headers,
-    parse_time,
-    peek_task,
-)
+from celeriac.protocol.task import encode_body, encode_headers, encode_v1, make_headers
+from celeriac.protocol.times import format_time, parse_time
 
 JSON = accept_types(["json"])
 ALL = accept_types(["json", "msgpack", "yaml", "pickle"])
@@ -248,7 +240,7 @@ def test_the_quick_way_reads_what_the_other_one_does(
 ) -> None:
     one = message(json.dumps({**GOLDEN, **headers}).encode(), body.encode())
     quick = _read_or_refused(one)
-    monkeypatch.setattr(task, "usual_headers", lambda raw: None)
+    monkeypatch.setattr(reading, "usual_headers", lambda raw: None)
     assert quick == _read_or_refused(one)
 
 
@@ -519,6 +511,6 @@ def test_decode_never_lets_a_foreign_error_through(monkeypatch: pytest.MonkeyPat
     def broken(*args: Any) -> Any:
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr(task, "usual_headers", broken)
+    monkeypatch.setattr(reading, "usual_headers", broken)
     with pytest.raises(InvalidTaskError, match="ZeroDivisionError: a bug of ours"):
         decode(message(), JSON)

@@ -145,14 +145,15 @@ class RedisBroker:
             while not self._closed:
                 now = time.monotonic()
                 if waiter is None or not _may_rest(waiter, now, self):
-                    if waiter is not None:
-                        waiter.arm()
                     batch, due_at, stopped = self._claim(owner, names, limit, max_bytes)
                     if batch:
                         if waiter is not None:
                             waiter.leave()
                         return batch
                     if waiter is not None:
+                        if not waiter.armed:  # what comes from now on is seen: look once more
+                            waiter.arm()
+                            continue
                         waiter.claimed_at = now
                         waiter.due_at, waiter.stopped = due_at, stopped
                 left = deadline - time.monotonic()

@@ -100,7 +100,7 @@ class Waiter:
         self._connection: Connection | None = None
         self._blocked_until: float | None = None  # when the server ends our BLMOVE
         self._source = ""
-        self._armed = False
+        self.armed = False
         self.claimed_at = 0.0
         self.stopped: frozenset[str] = frozenset()
         self.due_at: float | None = None
@@ -108,9 +108,7 @@ class Waiter:
     # --- preparing
 
     def arm(self) -> None:
-        """Before a claim: from now on it is seen if one of the other keys is touched."""
-        if self._armed:
-            return
+        """From now on it is seen if one of the other keys is touched: claim once more."""
         connection = self._connection
         if connection is None:
             connection = self._connection = self._room.client.connect(3)
@@ -119,7 +117,8 @@ class Waiter:
             self.unblock()
         connection.call(pack(("EXISTS", *self._watched())))
         connection.pushes.clear()
-        self._armed = True
+        self.armed = True
+        self.claimed_at = -LOOK_EVERY  # what was found before does not count
 
     def _watched(self) -> list[str]:
         options, base = self._room.client.options, self._room.base
@@ -137,7 +136,7 @@ class Waiter:
 
     def is_fresh(self, now: float) -> bool:
         """Would a claim now find what the last one found: nothing?"""
-        return self._armed and now - self.claimed_at < LOOK_EVERY and self._connection is not None
+        return self.armed and now - self.claimed_at < LOOK_EVERY and self._connection is not None
 
     def sleep(self, seconds: float) -> None:
         """Until there may be something to claim, or the bell rings, or the time is over."""
@@ -147,10 +146,10 @@ class Waiter:
         poll = select.poll()
         poll.register(connection.socket, select.POLLIN)
         poll.register(self.ear.fd, select.POLLIN)
-        while self._armed:
+        while self.armed:
             self._hear(connection)
             left = deadline - time.monotonic()
-            if not self._armed or left <= 0:
+            if not self.armed or left <= 0:
                 return
             if self._blocked_until is None and self.queues[0] not in self.stopped:
                 self._block(connection)
@@ -179,16 +178,16 @@ class Waiter:
         self._blocked_until = time.monotonic() + seconds
 
     def _hear(self, connection: Connection) -> None:
-        """Take in what the server said; ``_armed`` is off if it was worth a claim."""
+        """Take in what the server said; ``armed`` is off if it was worth a claim."""
         while not connection.is_nothing(reply := connection.listen()):
             self._blocked_until = None
             if isinstance(reply, hiredis.ReplyError):
                 raise refusal(reply, connection.options.shown)
             if reply is not None:
-                self._armed = False
+                self.armed = False
         if connection.pushes:
             connection.pushes.clear()
-            self._armed = False
+            self.armed = False
 
     def _mind_stalls(self) -> None:
         until = self._blocked_until
@@ -206,7 +205,7 @@ class Waiter:
     def leave(self) -> None:
         """There was something, and there may be more: nothing is known, and nothing held."""
         self.unblock()
-        self._armed = False
+        self.armed = False
 
     def unblock(self) -> None:
         """Wait no more: a message that was moved for this waiter goes back to its list, where it
@@ -225,7 +224,7 @@ class Waiter:
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
-        self._blocked_until, self._armed = None, False
+        self._blocked_until, self.armed = None, False
         if connection is not None:
             connection.close()
         self.ear.close()

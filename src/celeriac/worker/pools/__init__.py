@@ -18,6 +18,6 @@ def runner_class(pool: str) -> type[BaseRunner]:
         from celeriac.worker.pools.asyncio import AsyncioRunner
 
         return AsyncioRunner
-    from celeriac.worker.runner import Runner
+    from celeriac.worker.pools.processes import Runner
 
     return Runner
