@@ -156,7 +156,9 @@ class Settlement(Struct, frozen=True, kw_only=True):
     ``records``: results to store, the task's own first. ``messages`` follow (links, retries).
     ``due_at`` and ``note`` go with DEFER, ``reason`` with BURY. ``offered``, with DEFER: workers of
     another implementation on the same queue may take it before ``due_at``. ``tokens``: join id to
-    token, for joins that a former try was told it completes.
+    token, for joins that a former try was told it completes. ``keep``: queues of which the owner
+    takes messages: if nothing waits in any of them, the one message that follows may stay with it
+    (Kept), as if it had been claimed at once.
     """
 
     delivery: Delivery
@@ -170,6 +172,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     note: str = ""
     reason: str = ""
     offered: bool = False
+    keep: tuple[str, ...] = ()
 
 
 class Settled(enum.Enum):
@@ -179,7 +182,13 @@ class Settled(enum.Enum):
     LOST = "lost"  # another owner has it, or it is gone: nothing was changed
 
 
-Outcome: TypeAlias = Settled | Completes
+class Kept(Struct, frozen=True):
+    """The settlement is settled, and its owner holds the message that follows as this delivery."""
+
+    delivery: Delivery
+
+
+Outcome: TypeAlias = Settled | Kept | Completes
 
 
 class Cancelled(Struct, frozen=True, kw_only=True, gc=False):

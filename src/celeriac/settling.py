@@ -26,6 +26,7 @@ from celeriac.message import (
     Arrival,
     Completes,
     Delivery,
+    Kept,
     Message,
     Settled,
     Settlement,
@@ -62,14 +63,14 @@ class Settling:
         self.follow = follow or _bare
         self.whole = results is not None and drivers.one_store(broker, results)
 
-    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Kept]:
         """Settle all; for each whether it was, or was lost to another owner. Raises
         OperationalError with nothing forgotten: the same call may be repeated."""
         if self.whole:
             return self._settle_whole(settlements)
         return self._settle_split(settlements)
 
-    def _settle_whole(self, settlements: Sequence[Settlement]) -> list[Settled]:
+    def _settle_whole(self, settlements: Sequence[Settlement]) -> list[Settled | Kept]:
         done: list[Any] = list(self.broker.settle(settlements))
         open_ones = {i: _Try(settlements[i]) for i, told in enumerate(done) if _completes(told)}
         rounds = 0
@@ -91,7 +92,7 @@ class Settling:
 
     # --- two stores -----------------------------------------------------------------------------
 
-    def _settle_split(self, settlements: Sequence[Settlement]) -> list[Settled]:
+    def _settle_split(self, settlements: Sequence[Settlement]) -> list[Settled | Kept]:
         results = self.results
         if results is not None:
             settlements = self._record(results, settlements)

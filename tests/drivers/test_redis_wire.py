@@ -19,6 +19,7 @@ from celeriac.drivers import admin_of, one_store, open_broker, open_results
 from celeriac.drivers.redis.broker import RedisBroker
 from celeriac.drivers.redis.waiting import BLOCKED_FOR, LOOK_EVERY
 from celeriac.message import (
+    Kept,
     MessageState,
     Owner,
     Settled,
@@ -122,6 +123,24 @@ def celerys(id: str = "", queue: str = "celery", **headers: Any) -> bytes:
 
 
 # --- what we write
+
+
+def test_what_follows_is_kept_as_a_claim_would_hold_it(redis: Wire, broker: RedisBroker) -> None:
+    """The next step of a chain need not go through the queue."""
+    broker.publish([message("first"), message("second")])
+    first, second = broker.claim(OWNER, ["celery"], 2)
+    following = message("next", join="j", priority=6)
+    wish = done(first, messages=(following,), keep=("celery",))
+    [outcome] = broker.settle([wish])
+    assert isinstance(outcome, Kept)
+    field = f"{OWNER.slot}/{OWNER.incarnation}/{outcome.delivery.tag}"
+    held = redis("HGET", "celeriac:held:w1", field)
+    assert redis("EXISTS", "celery", f"celery{SEP}6") == 0
+    broker.settle([done(second), release(outcome.delivery)])
+    [claimed] = broker.claim(OWNER, ["celery"], 2)
+    assert claimed.message == outcome.delivery.message
+    field = f"{OWNER.slot}/{OWNER.incarnation}/{claimed.tag}"
+    assert redis("HGET", "celeriac:held:w1", field) == held
 
 
 def test_envelope_is_celerys(redis: Wire, broker: RedisBroker) -> None:

@@ -6,6 +6,7 @@ from celeriac.testing.cancelling import CancelTests
 from celeriac.testing.claiming import ClaimTests
 from celeriac.testing.fencing import FenceTests
 from celeriac.testing.joining import JoinTests
+from celeriac.testing.keeping import KeepTests
 from celeriac.testing.leases import LeaseTests
 from celeriac.testing.maintaining import MaintainTests
 from celeriac.testing.publishing import PublishTests
@@ -17,6 +18,7 @@ class BrokerSuite(
     PublishTests,
     ClaimTests,
     SettleTests,
+    KeepTests,
     FenceTests,
     LeaseTests,
     MaintainTests,

@@ -31,6 +31,7 @@ _NEEDS = {
         test_lapsed_lease_is_still_there test_caller_dies test_lease_of_the_caller
         test_renewed_lease_lives test_register_renews test_each_lease_has_its_own_length
         test_workers test_peek_in_flight test_lease_is_needed test_owner_dies
+        test_kept_comes_back test_kept_is_told_again
         test_revive test_killed_while_working test_nothing_twice_without_a_count
     """,
     "front": """
@@ -48,11 +49,12 @@ _NEEDS = {
         test_paging[celery-MessageState.WAITING] test_paging[None-MessageState.WAITING]
         test_paging[celery-MessageState.DELAYED] test_paging[None-MessageState.DELAYED]
         test_paging[celery-MessageState.IN_FLIGHT] test_paging[None-MessageState.IN_FLIGHT]
+        test_cancelled_is_not_kept
         test_paging_while_others_go test_killed_while_publishing test_killed_while_opening
     """,
     "pauses": """
         test_paused_queues_are_left_out test_resuming_wakes test_pause_and_resume
-        test_empty_queue_is_gone test_purge_of_a_paused_queue
+        test_empty_queue_is_gone test_purge_of_a_paused_queue test_paused_is_not_kept
     """,
 }
 

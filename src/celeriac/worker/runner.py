@@ -217,7 +217,7 @@ class BaseRunner:
             self._new_owner()
         self.slot.set_state(SlotState.CLAIMING)
         try:
-            if self.unsure:
+            if self.unsure or self.settler.unsure:
                 self._give_back_unknown()
             deliveries = self.link.broker.claim(self.owner, self.queues(), limit, MAX_BYTES, wait)
         except LeaseLost:
@@ -240,7 +240,7 @@ class BaseRunner:
         held = self.link.broker.recover(self.owner, self.owner, ())
         self.release([delivery for delivery in held if delivery.tag not in known])
         self.settler.flush()
-        self.unsure = False
+        self.unsure = self.settler.unsure = False
 
     def _new_owner(self) -> None:
         """The lease was lost and taken anew: what this process held is not its own any more."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from celeriac.exceptions import OperationalError
-from celeriac.message import Settled, Settlement, Verdict
+from celeriac.message import Delivery, Kept, Settled, Settlement, Verdict
 from celeriac.settling import Settling
 
 logger = logging.getLogger("celeriac.worker.settler")
@@ -31,6 +31,8 @@ class Settler:
         self._since = 0.0
         self._door = threading.Lock()
         self.lost = 0
+        self._kept: list[Delivery] = []
+        self.unsure = False  # a message that was kept may be ours without our knowing
 
     def add(self, settlement: Settlement, now: float) -> None:
         """Take one more. ``now``: time.monotonic()."""
@@ -56,6 +58,7 @@ class Settler:
             if not batch:
                 return
             answers = self._deliver(batch)
+            self._kept += [answer.delivery for answer in answers if type(answer) is Kept]
         lost = answers.count(Settled.LOST)
         if lost:
             self.lost += lost
@@ -66,7 +69,13 @@ class Settler:
                 len(answers),
             )
 
-    def _deliver(self, batch: list[Settlement]) -> list[Settled]:
+    def take_kept(self) -> list[Delivery]:
+        """The messages that followed settlements and stay with this process: to be run next."""
+        with self._door:
+            kept, self._kept = self._kept, []
+        return kept
+
+    def _deliver(self, batch: list[Settlement]) -> list[Settled | Kept]:
         delay = 0.1
         told = False
         while True:
@@ -95,6 +104,7 @@ class Settler:
             if told:
                 logger.info("Settled again.")
                 # What a cut connection had carried out already answers "lost" now.
+                self.unsure = any(one.keep for one in batch)
                 return [Settled.SETTLED for _ in answers]
             return answers
 

@@ -1,13 +1,15 @@
 -- Settle deliveries: each whole or not at all, in order.
 -- KEYS: 1 base
 -- ARGV: 1 prefix, 2 separator, 3 window of keys, 4 broker's database, 5 results' database,
---       6 results' prefix, 7 count; then for each: lease, owner within it, tag, verdict (done,
---       defer, release, bury), due or "", note, reason (defer: step of the list in which others may
---       take it till then, or ""), a fresh token or "", numbers of records, messages,
---       joins, arrivals and tokens; then these: records (id, run, milliseconds, value, notes beside
+--       6 results' prefix, 7 steps joined by ",", 8 number of queues of which nothing may wait where
+--       a message is kept; these queues; count; then for each: lease, owner within it, tag, verdict
+--       (done, defer, release, bury), due or "", note, reason (defer: step of the list in which
+--       others may take it till then, or ""), a fresh token or "", numbers of records, messages,
+--       joins, arrivals and tokens, id of the message that the owner may keep or ""; then these:
+--       records (id, run, milliseconds, value, notes beside
 --       it), messages (see add), joins (id, size, milliseconds, plan), arrivals (join, index, id,
 --       member), tokens (join, token)
--- Returns: for each "S", "L" (lost) or {"C", ...} (see completes). The first command is a write
+-- Returns: for each "S", "L" (lost), the number of the message kept, or {"C", ...} (see completes). The first command is a write
 -- that a full server permits.
 -- include: messages
 -- include: put
@@ -26,7 +28,9 @@ local function in_results(call, ...)
   return answer
 end
 
-local at = 8
+local at = 9 + tonumber(ARGV[8])
+local settlements = tonumber(ARGV[at])
+at = at + 1
 local function rows(count, width)
   local all = {}
   for i = 1, count do
@@ -72,9 +76,32 @@ local function judge(verdict, value, due, note_text, reason)
   end
 end
 
+-- Put a message into its owner's hands instead of its queue; nil: something waits there, or it is
+-- not to run.
+local function keep(held, owner, id, row)
+  local queue, step, message = row[1], row[2], row[5]
+  local keys = {}
+  for i = 9, 8 + tonumber(ARGV[8]) do
+    keys[#keys + 1] = base .. 'front:' .. ARGV[i]
+    keys[#keys + 1] = base .. 'delayed:' .. ARGV[i]
+    for each in string.gmatch(ARGV[7], '%d+') do
+      keys[#keys + 1] = list_key(prefix, separator, each, ARGV[i])
+    end
+  end
+  if #released > 0 or #keys > 1000 or redis.call('EXISTS', unpack(keys)) > 0 then return nil end
+  if redis.call('SISMEMBER', base .. 'paused', queue) == 1 then return nil end
+  local till = redis.call('ZSCORE', base .. 'cancelled', id)
+  if till and tonumber(till) > now then return nil end
+  local number = redis.call('INCR', base .. 'seq')
+  local mark = mark_of(step, queue)
+  local itself = mark and string.sub(message, -AFTER_QUEUE - #mark, -AFTER_QUEUE - 1) == mark
+  redis.call('HSET', held, owner .. '/' .. number, itself and message or placed(step, queue, message))
+  return number
+end
+
 local answers = {}
-for i = 1, tonumber(ARGV[7]) do
-  local head = rows(1, 13)[1]
+for i = 1, settlements do
+  local head = rows(1, 14)[1]
   local records, messages = rows(tonumber(head[9]), 5), rows(tonumber(head[10]), 5)
   local joins, arrivals = rows(tonumber(head[11]), 4), rows(tonumber(head[12]), 4)
   local tokens = {}
@@ -108,8 +135,13 @@ for i = 1, tonumber(ARGV[7]) do
         end)
       end
       judge(head[4], value, head[5], head[6], head[7])
-      for _, row in ipairs(messages) do
-        add(base, prefix, separator, ARGV[3], row[1], row[2], row[3], row[4], row[5])
+      local kept = head[14] ~= '' and keep(held, head[2], head[14], messages[1])
+      if kept then
+        answers[i] = kept
+      else
+        for _, row in ipairs(messages) do
+          add(base, prefix, separator, ARGV[3], row[1], row[2], row[3], row[4], row[5])
+        end
       end
     end
   end

@@ -19,7 +19,9 @@ from celeriac.drivers.redis.scripts import script
 from celeriac.message import (
     Arrival,
     Completes,
+    Delivery,
     Join,
+    Kept,
     Message,
     Outcome,
     Settled,
@@ -108,6 +110,7 @@ def _finish(client: Client, place: ResultPlace, settlements: Sequence[Settlement
 def _settle(client: Client, place: ResultPlace, settlements: Sequence[Settlement]) -> list[Outcome]:
     options = client.options
     now = options.now()
+    keep = settlements[-1].keep
     args: list[Any] = [
         options.prefix,
         options.separator,
@@ -115,10 +118,13 @@ def _settle(client: Client, place: ResultPlace, settlements: Sequence[Settlement
         options.db,
         place.db,
         place.prefix,
+        ",".join(map(str, options.priority_steps)) if keep else "",
+        len(keep),
+        *keep,
         len(settlements),
     ]
     for settlement in settlements:
-        args += _row(settlement, options, now)
+        args += _row(settlement, options, now, keep)
     answers = client.run(_SETTLE, *args)
     return [
         _outcome(settlement, answer)
@@ -126,7 +132,7 @@ def _settle(client: Client, place: ResultPlace, settlements: Sequence[Settlement
     ]
 
 
-def _row(settlement: Settlement, options: Options, now: float) -> list[Any]:
+def _row(settlement: Settlement, options: Options, now: float, keep: Sequence[str]) -> list[Any]:
     owner = settlement.delivery.owner
     due_at = settlement.due_at
     row: list[Any] = [
@@ -144,6 +150,7 @@ def _row(settlement: Settlement, options: Options, now: float) -> list[Any]:
         len(settlement.joins),
         len(settlement.arrivals),
         len(settlement.tokens),
+        _kept_id(settlement, keep, now),
     ]
     for record in settlement.records:
         row += record_row(record, now)
@@ -162,11 +169,24 @@ def _offered_in(settlement: Settlement, options: Options) -> str:
     return str(options.priority_steps[-1] or "") if settlement.offered else ""
 
 
+def _kept_id(settlement: Settlement, keep: Sequence[str], now: float) -> str:
+    """The id of the message that may stay with the owner; empty: there is none."""
+    if not settlement.keep or settlement.keep != keep or len(settlement.messages) != 1:
+        return ""
+    message = settlement.messages[0]
+    if message.dedupe_key is not None or message.queue not in keep:
+        return ""
+    return "" if message.due_at is not None and message.due_at > now else message.id
+
+
 def _outcome(settlement: Settlement, answer: Any) -> Outcome:
     if answer == b"S":
         return _SETTLED
     if answer == b"L":
         return _LOST
+    if type(answer) is int:
+        message, owner = settlement.messages[0], settlement.delivery.owner
+        return Kept(Delivery(message=message, owner=owner, tag=answer))
     return completes_of(answer, settlement.arrivals)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import threading
 import time
 
+from msgspec.structs import replace
+
 from celeriac import states
 from celeriac.exceptions import SoftTimeLimitExceeded
 from celeriac.execution import Outcome
-from celeriac.message import Settlement, Verdict
+from celeriac.message import Delivery, Settlement, Verdict
 from celeriac.worker.executor import Job
 from celeriac.worker.keeper import Keeper
 from celeriac.worker.process import EXIT_OK
@@ -32,14 +34,17 @@ class Runner(BaseRunner):
         keeper = Keeper(self)
         keeper.start()
         try:
-            while not self.stopping:
-                deliveries = self.claim(self.within_life(self.pace.claim()))
+            kept: list[Delivery] = []
+            while kept or not self.stopping:
+                deliveries = kept or self.claim(self.within_life(self.pace.claim()))
                 if not deliveries:
                     continue
                 self.pending.extend(deliveries)
                 keeper.wake()
                 self._run_batch()
-                code = self.worn_out()
+                kept = self.settler.take_kept()
+                self.slot.count(claimed=len(kept))
+                code = EXIT_OK if kept else self.worn_out()
                 if code:
                     return code
         finally:
@@ -96,7 +101,16 @@ class Runner(BaseRunner):
         self.ran += 1
         self.pace.note(task.name, end - now)
         self.count(settlement)
+        if settlement.messages or settlement.arrivals:
+            settlement = self._with_wish(settlement)
         self.settler.add(settlement, end)
+
+    def _with_wish(self, settlement: Settlement) -> Settlement:
+        """What follows is to stay here, if there is nothing else to do: the next step of a chain
+        need not go through the queue and wake somebody up."""
+        if self.pending or self.stopping or self.worn_out():
+            return settlement
+        return replace(settlement, keep=tuple(self.queues()))
 
     def release_pending(self) -> None:
         """Give back what is claimed and not started, in its order."""
