@@ -308,10 +308,15 @@ def test_blocks_go_from_step_to_step_as_they_are() -> None:
         else:
             step, left = found[-1], found[:-1]
         assert step == rest.pop()
-        before = found.in_blocks()[0] if isinstance(left, Steps) and left.size > 16384 else ()
+        before = found.in_blocks()[0] if isinstance(left, Steps) and left.size > 16384 else None
         message = app.sender.message("c", ({"chain": [1]},), {}, {"chain": left or None})
-        if len(before) > 1:
-            assert b"".join(block.data for block in before[:-1]) in message.body
+        if before is not None:
+            assert (before.without_last()[0] or before).data in message.body
+
+
+def taken_to_the_end(left: Any) -> None:
+    while left:
+        _, left = left.take_last()
 
 
 def headers_with(message: Any, **changed: Any) -> bytes:
@@ -325,10 +330,13 @@ def test_a_header_that_is_not_of_the_body_is_not_believed() -> None:
     replace = msgspec.structs.replace
     places = json.loads(message.headers)["celeriac_chain"]
     wrong: list[Any] = [
-        *(None, 1, [], {}, "x", [1, 2, 3], [1, 2, [[1]]], [1, 2, [[1, 2, "3"]]], [-1, 2, []]),
-        [1 << 40, 1, []],
+        *(None, 1, [], {}, "x", [1, 2, 3], [1, 2, [[1]], ""], [1, 2, [1, 2, "3"], ""]),
+        *([-1, 2, [0, 0, 1], ""], [1 << 40, 1, [0, 0, 1], ""], [1, 1, [0, 0, 1], ""]),
         [places[0] + 1, *places[1:]],
-        [places[0], places[1], places[2][:-1]],
+        [*places[:2], [*places[2][:2], places[2][2] + 1], places[3]],
+        [*places[:2], [places[2][0] - 1, *places[2][1:]], places[3]],
+        [*places[:3], ""],
+        [*places[:3], [places[3]]],
         json.loads(other.headers)["celeriac_chain"],
     ]
     for value in wrong:
@@ -341,13 +349,19 @@ def test_a_header_that_is_not_of_the_body_is_not_believed() -> None:
 
 
 def test_damaged_blocks_are_noticed() -> None:
-    message, _ = passed_on(300)
-    places = json.loads(message.headers)["celeriac_chain"]
-    places[2][0][2] += 1
-    headers = headers_with(message, celeriac_chain=places)
-    found = chain_of(msgspec.structs.replace(message, headers=headers))
-    with pytest.raises(DecodeError, match="damaged"):
-        list(found)
+    """By whoever opens them: as one after the other, or all at once."""
+    message, rest = passed_on(300)
+    *sums, each = json.loads(message.headers)["celeriac_chain"]
+    for wrong in (each + "1", "x", f"{1 << 40}.1.1", "1.1.1", "-5.1.1"):
+        headers = headers_with(message, celeriac_chain=[*sums, wrong])
+        left = chain_of(msgspec.structs.replace(message, headers=headers))
+        with pytest.raises(DecodeError, match="damaged"):
+            taken_to_the_end(left)
+    body = bytearray(message.body)
+    body[len(body) // 3] ^= 1
+    with pytest.raises(DecodeError):
+        list(chain_of(msgspec.structs.replace(message, body=bytes(body))))
+    assert chain_of(message) == rest
 
 
 @given(first=st.binary(), second=st.binary())

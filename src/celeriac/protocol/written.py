@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.protocol.blocks import Block, block_of
+from celeriac.protocol.blocks import Blocks, blocks_of
 from celeriac.protocol.json_codec import decode_json, encode_json
 
 __all__ = ["Steps", "Written", "plain"]
@@ -68,7 +68,7 @@ class Steps(MutableSequence[Any]):
         items: list[Any] | None = None,
         *,
         text: bytes = b"",
-        blocks: tuple[Block, ...] = (),
+        blocks: Blocks | None = None,
     ) -> None:
         self._list = items  # dictionaries, or JSON of them as msgspec.Raw or bytes
         self._text = text  # or all of it as JSON, without the brackets
@@ -82,39 +82,38 @@ class Steps(MutableSequence[Any]):
         return self._list
 
     def _whole(self) -> bytes:
-        """All of it as JSON, without the brackets. Raises as Block.text."""
-        if self._blocks:
-            self._text = b"".join(block.text for block in self._blocks) + self._text
-            self._blocks = ()
+        """All of it as JSON, without the brackets. Raises as Blocks.text."""
+        if self._blocks is not None:
+            self._text = self._blocks.text + self._text
+            self._blocks = None
         return self._text
 
-    def in_blocks(self) -> tuple[tuple[Block, ...], bytes]:
+    def in_blocks(self) -> tuple[Blocks | None, bytes]:
         """The same as blocks, and the last steps, at least one, as JSON. Raises as ``json``."""
-        if not self._blocks:
+        if self._blocks is None:
             items = _split(self.json)
             size = (len(items) - 1) // _IN_BLOCK * _IN_BLOCK
-            starts = range(0, size, _IN_BLOCK)
-            blocks = tuple(
-                block_of(b"".join(b"%b," % one for one in items[at : at + _IN_BLOCK]))
-                for at in starts
+            found = blocks_of(
+                b"".join(b"%b," % one for one in items[at : at + _IN_BLOCK])
+                for at in range(0, size, _IN_BLOCK)
             )
             self._list = None
-            self._blocks, self._text = blocks, b",".join(map(bytes, items[size:]))
+            self._blocks, self._text = found, b",".join(map(bytes, items[size:]))
         self._open_last()
         return self._blocks, self._text
 
     def _open_last(self) -> None:
         """Let there be a step behind the blocks."""
-        if self._blocks and not self._text:
-            *before, last = self._blocks
-            self._blocks, self._text = tuple(before), last.text.rstrip(b",")
+        if self._blocks is not None and not self._text:
+            self._blocks, last = self._blocks.without_last()
+            self._text = last.rstrip(b",")
 
     @property
     def size(self) -> int:
         """Bytes of its JSON, as far as it is that already; at least."""
         if self._list is not None:
             return sum(len(bytes(one)) for one in self._list if isinstance(one, _WRITTEN))
-        return len(self._text) + sum(block.size for block in self._blocks)
+        return len(self._text) + (self._blocks.size if self._blocks is not None else 0)
 
     def take_last(self) -> tuple[Any, Steps | None]:
         """The step that is next, and the rest."""
@@ -134,7 +133,7 @@ class Steps(MutableSequence[Any]):
     def first(self) -> Any:
         """The step that is last to run, to look at."""
         if self._list is None:
-            text = self._blocks[0].text if self._blocks else self._text
+            text = self._blocks.first if self._blocks is not None else self._text
             end = text.find(_BEGIN, 1)
             while end >= 0:
                 step = _one(text[:end].rstrip(b", \n\t\r"))

@@ -107,7 +107,12 @@ for i = 1, settlements do
   local tokens = {}
   for _, row in ipairs(rows(tonumber(head[13]), 2)) do tokens[row[1]] = row[2] end
   local held, field = base .. 'held:' .. head[1], head[2] .. '/' .. head[3]
-  local value = redis.call('HGET', held, field)
+  local value = true -- what is done need not be read once more
+  if head[4] ~= 'done' then
+    value = redis.call('HGET', held, field)
+  elseif redis.call('HEXISTS', held, field) == 0 then
+    value = false
+  end
   if not value then
     answers[i] = 'L'
   else
