@@ -112,7 +112,7 @@ def test_user_and_password() -> None:
 
 def test_restricted_user() -> None:
     """The rights that docs/redis.md lists are enough; without them the error names what lacks."""
-    rights = "+@connection +@read +@write +@pubsub +@scripting +time"
+    rights = "+@connection +@read +@write +@pubsub +@scripting +time +select"
     with RedisServer(
         f"user shop on >pw ~* &* -@all {rights}", "user poor on >pw ~* &* +@connection"
     ) as server:
