@@ -154,7 +154,8 @@ class Ledger:
     def read(self) -> Ledger:
         self.lines = []
         if self.path.exists():
-            for text in self.path.read_text().splitlines():
+            whole_lines = self.path.read_text().rpartition("\n")[0]  # one may be being written
+            for text in whole_lines.splitlines():
                 # A kill may cut a line short, where it crosses a page: the next one is behind it.
                 word, task_id, pid, at = text.split()[-4:]
                 whole = next((one for one in ("start", "done") if word.endswith(one)), word)

@@ -188,6 +188,12 @@ def stall(proxy: Proxy) -> None:
     proxy.resume()
 
 
+def renewed() -> int:
+    """How many leases were renewed a moment ago."""
+    soon = f"{time.time() + LEASE / 2:.6f}"
+    return int(shared_server().call("ZCOUNT", "celeriac:leases", soon, "+inf")[1:])
+
+
 HARM: dict[str, tuple[int, Callable[[Proxy], object]]] = {
     "cut": (20, Proxy.cut),
     "stalled": (1, stall),
@@ -216,6 +222,9 @@ def test_broken_connections(tmp_path: Path, rng: random.Random, harm: str) -> No
             )
             if not field.left():
                 ids += load(field, 300, rng)
+            # An outage of one worker alone, while it is still building connections anew, would be
+            # its death to the other.
+            wait_until(lambda: renewed() == 2, 30, "both workers to be back")
             time.sleep(rng.uniform(0, 0.2))
             hurt(proxy)
         repeated = check(field, ids, workers)
