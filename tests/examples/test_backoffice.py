@@ -81,6 +81,8 @@ def test_nothing_is_lost_when_runners_are_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_no_process(tmp_path: Path, how: int, status: int) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(tmp_path, "--timeout", "60")
     assert process.stdout is not None
     watchdog = threading.Timer(60, process.kill)
