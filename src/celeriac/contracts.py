@@ -200,9 +200,9 @@ class Broker(Protocol):
     def settle(self, settlements: Sequence[Settlement]) -> list[Outcome]:
         """Apply each settlement whole, in order, in one transaction; one answer for each.
 
-        ``keep`` is a wish, which a driver may pass over. A message that is due later, has a dedupe
-        key or whose id is cancelled is never kept, nor one for a queue that is paused or not among
-        those, nor one of several.
+        ``keep`` is a wish, which a driver may pass over; where it is granted the answer is Kept. A
+        message that is due later, has a dedupe key or whose id is cancelled is never kept, nor one
+        for a queue that is paused or not among those, nor one of several.
 
         A refused record (see ResultBackend) doesn't make a settlement lost. Those of a batch that
         are released go ahead of what waits in their queue with their priority, in the order of

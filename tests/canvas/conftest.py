@@ -106,8 +106,6 @@ class Flow:
             self.solo.stop()
             self.thread.join(PATIENCE)
             assert not self.thread.is_alive()
-            for line in (self.solo._line, self.solo._agent._line):
-                line.close()
             self.solo = self.thread = None
         if self.process is not None:
             self._end(self.process)

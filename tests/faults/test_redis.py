@@ -15,7 +15,7 @@ from tests.faults.field import FULL, Field, WorkerProcess, scaled, wait_until
 from tests.proxy import Proxy
 from tests.servers import RedisServer
 
-from celeriac import Celeriac, states
+from celeriac import Celeriac, chain, states
 from celeriac.exceptions import OperationalError
 
 TASKS = 10_000
@@ -25,6 +25,8 @@ LONGEST = 0.020
 PUBLISH_TIMEOUT = 3.0
 ANSWER_TIMEOUT = 1.0
 STALL = 60.0 if FULL else 7.0  # longer than an answer is waited for, and than the lease
+CUTS_OF_CHAINS = 40
+STEPS = 200
 DURABLE = ("appendonly yes", "appendfsync always")
 
 
@@ -229,6 +231,38 @@ def test_broken_connections(tmp_path: Path, rng: random.Random, harm: str) -> No
             hurt(proxy)
         repeated = check(field, ids, workers)
     assert repeated == 0
+
+
+@pytest.mark.timeout(600)
+def test_chains_through_cut_connections(tmp_path: Path, rng: random.Random) -> None:
+    """A step that stays with the process that ran the one before it is not lost, nor run twice,
+    though the answer that told of it never came."""
+    with between(tmp_path, 2) as (field, proxy, workers):
+        ids: list[str] = []
+        cuts = 0
+        while cuts < scaled(CUTS_OF_CHAINS):
+            waiting = [_send_chain(field, rng) for _ in range(2)]  # fewer than there are processes
+            ids += [step for chained in waiting for step in chained]
+            while field.left() and cuts < scaled(CUTS_OF_CHAINS):
+                wait_until(lambda: renewed() == 2, 30, "both workers to be back")
+                time.sleep(rng.uniform(0, 0.3))
+                proxy.cut()
+                cuts += 1
+            wait_until(lambda: reached(field), 10, "the server to be reached again")
+            field.drained(60)
+        repeated = check(field, ids, workers)
+    assert repeated == 0
+
+
+def _send_chain(field: Field, rng: random.Random) -> list[str]:
+    """The ids of its steps."""
+    steps = [
+        field.app.signature("bombed.work", (rng.uniform(0, 0.003),), immutable=True)
+        for _ in range(STEPS)
+    ]
+    ids = [step.freeze().id for step in steps]
+    chain(steps).apply_async()
+    return ids
 
 
 @pytest.mark.timeout(600)

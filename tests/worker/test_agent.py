@@ -83,10 +83,7 @@ class World:
         agent = Agent(self.app, self.options, self.table, theirs)
 
         def run() -> None:
-            try:
-                self.code = agent.run()
-            finally:
-                theirs.close()
+            self.code = agent.run()
 
         self.thread = threading.Thread(target=run)
         self.thread.start()
@@ -155,6 +152,15 @@ def test_it_keeps_the_lease_and_gives_it_back(world: Callable[..., World]) -> No
         time.sleep(0.02)
     assert one.stop() == 0
     assert not one.has_lease()
+
+
+def test_nothing_of_it_is_left(world: Callable[..., World]) -> None:
+    """A thread that still waits at a socket would keep whatever file has its number next."""
+    one = started(world)
+    before = [thread for thread in threading.enumerate() if thread.name == "celeriac-line"]
+    assert one.stop() == 0
+    assert before
+    assert not any(thread.is_alive() for thread in before)
 
 
 def test_heartbeats_are_told(world: Callable[..., World]) -> None:

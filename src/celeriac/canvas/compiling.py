@@ -333,19 +333,24 @@ def ends(described: Any) -> Iterator[End]:
     if not isinstance(described, Mapping):
         return
     options = described.get("options") or {}
+    parts = _parts_of(described)
+    if parts is None:
+        yield End(options.get("task_id"), place_of(options))
+    for part in parts or ():
+        yield from ends(part)
+    yield from ends_of_chain(options.get("chain"))
+
+
+def _parts_of(described: Mapping[str, Any]) -> list[Any] | None:
+    """What a chain, group or chord consists of, a body last; None: it is a task."""
     kwargs = described.get("kwargs") or {}
     kind = described.get("subtask_type")
     if kind in ("chain", "group"):
-        for task in kwargs.get("tasks") or ():
-            yield from ends(task)
-    elif kind == "chord":
+        return list(kwargs.get("tasks") or ())
+    if kind == "chord":
         header = kwargs.get("header") or ()
-        for task in (header,) if isinstance(header, Mapping) else header:
-            yield from ends(task)
-        yield from ends(kwargs.get("body"))
-    else:
-        yield End(options.get("task_id"), place_of(options))
-    yield from ends_of_chain(options.get("chain"))
+        return [*((header,) if isinstance(header, Mapping) else header), kwargs.get("body")]
+    return None
 
 
 def ends_of_chain(rest: Any) -> Iterator[End]:
@@ -360,18 +365,10 @@ def answered(described: Any, reply_to: str) -> None:
     if not isinstance(described, Mapping):
         return
     options = described.get("options") or {}
-    kwargs = described.get("kwargs") or {}
-    kind = described.get("subtask_type")
-    if kind in ("chain", "group"):
-        parts = list(kwargs.get("tasks") or ())
-    elif kind == "chord":
-        header = kwargs.get("header") or ()
-        parts = [header] if isinstance(header, Mapping) else list(header)
-        parts.append(kwargs.get("body"))
-    else:
+    parts = _parts_of(described)
+    if parts is None:
         options.setdefault("reply_to", reply_to)
-        parts = []
-    for part in (*parts, *(options.get("chain") or ())):
+    for part in (*(parts or ()), *(options.get("chain") or ())):
         answered(part, reply_to)
 
 

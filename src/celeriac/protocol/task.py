@@ -10,9 +10,7 @@ from typing import Any, TypedDict
 
 from msgspec import Struct
 
-from celeriac.exceptions import (
-    SoftTimeLimitExceeded,
-)
+from celeriac.exceptions import SoftTimeLimitExceeded
 from celeriac.protocol import blocks, serialization
 from celeriac.protocol import compression as compression_
 from celeriac.protocol.json_codec import encode_plain, is_plain

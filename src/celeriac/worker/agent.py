@@ -48,11 +48,7 @@ RETRY_LAST: Final = 3.0  # and well below the lease: who misses an outage's end 
 
 def main(app: Celeriac, options: WorkerOptions, table: SlotTable, control_fd: int) -> int:
     """The life of the agent process; its exit code."""
-    line = Line.of(control_fd)
-    try:
-        return Agent(app, options, table, line).run()
-    finally:
-        line.close()
+    return Agent(app, options, table, Line.of(control_fd)).run()
 
 
 class Agent:
@@ -93,12 +89,17 @@ class Agent:
         self._sweep_due = self._clock() + (options.join_sweep or 0.0)
 
     def run(self) -> int:
-        """Keep the lease until told to leave; 1 if the worker could not be started at all."""
-        threading.Thread(target=self._attend, name="celeriac-line", daemon=True).start()
+        """Keep the lease until told to leave, and close the line; 1 if the worker could not be
+        started at all."""
+        attending = threading.Thread(target=self._attend, name="celeriac-line", daemon=True)
+        attending.start()
         try:
             return self._keep()
         finally:
             self._leaving = True
+            self._line.hang_up()
+            attending.join()
+            self._line.close()
 
     def _keep(self) -> int:
         give_up = self._clock() + self._options.startup_patience

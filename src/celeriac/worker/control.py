@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from typing import Final, TypeAlias
@@ -100,6 +101,13 @@ class Line:
         poller = select.poll()
         poller.register(self.socket, select.POLLIN)
         return bool(poller.poll(None if timeout is None else max(timeout, 0.0) * 1000))
+
+    def hang_up(self) -> None:
+        """Say and hear nothing more; a thread that waits wakes up. It must be gone before
+        ``close``: by then the number may be another file's."""
+        self.closed = True
+        with contextlib.suppress(OSError):  # the other end was first
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.closed = True

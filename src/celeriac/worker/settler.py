@@ -32,7 +32,7 @@ class Settler:
         self._door = threading.Lock()
         self.lost = 0
         self._kept: list[Delivery] = []
-        self.unsure = False  # a message that was kept may be ours without our knowing
+        self.unsure = False  # a message may have been kept without the answer reaching us
 
     def add(self, settlement: Settlement, now: float) -> None:
         """Take one more. ``now``: time.monotonic()."""
@@ -82,6 +82,8 @@ class Settler:
             try:
                 answers = self._settling.settle(batch)
             except OperationalError as exc:
+                if any(one.keep for one in batch):
+                    self.unsure = True
                 if self._giving_up():
                     logger.error(
                         "%d finished tasks could not be settled before the end and will run "
@@ -104,7 +106,6 @@ class Settler:
             if told:
                 logger.info("Settled again.")
                 # What a cut connection had carried out already answers "lost" now.
-                self.unsure = any(one.keep for one in batch)
                 return [Settled.SETTLED for _ in answers]
             return answers
 

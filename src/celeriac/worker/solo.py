@@ -70,6 +70,7 @@ class Solo:
             self.table.bell.ring()  # whatever the reason: nobody waits for it any more
             self._line.say(Leave())
             self._thread.join(_JOIN)
+            self._line.close()
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 

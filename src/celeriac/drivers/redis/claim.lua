@@ -27,11 +27,7 @@ for i = 9, 8 + tonumber(ARGV[8]) do
   if paused[queue] then
     stopped[#stopped + 1] = queue
   else
-    kept[#kept + 1] = base .. 'front:' .. queue
-    kept[#kept + 1] = base .. 'delayed:' .. queue
-    for step in string.gmatch(ARGV[7], '%d+') do
-      kept[#kept + 1] = list_key(prefix, separator, step, queue)
-    end
+    add_places(kept, base, prefix, separator, ARGV[7], queue)
   end
 end
 -- An idle worker asks for little.
@@ -207,13 +203,11 @@ for number, place in ipairs(places) do
   local last = places[number + 1] and places[number + 1][1] - 1 or count
   local stands, group, fields, n = placed(place[2], place[3], ''), {}, {}, 0
   local mark = mark_of(place[2], place[3])
-  local from = mark and -AFTER_QUEUE - #mark
   for i = place[1], last do
     local message = taken[i]
     group[i - place[1] + 1] = message
     fields[n + 1] = owner .. '/' .. (first + i - 1)
-    local itself = mark and sub(message, from, -AFTER_QUEUE - 1) == mark and sub(message, 1, 1) == '{'
-    fields[n + 2] = itself and message or stands .. message
+    fields[n + 2] = stands_alone(message, mark) and message or stands .. message
     n = n + 2
     if n >= 1000 then
       redis.call('HSET', held, unpack(fields))

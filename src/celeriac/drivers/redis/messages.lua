@@ -14,6 +14,12 @@ local function mark_of(step, queue)
     and '"routing_key":"' .. queue or nil
 end
 
+-- May it stand as it is, with this mark (nil: none may)?
+local function stands_alone(message, mark)
+  return mark and string.byte(message) == 123
+    and string.sub(message, -AFTER_QUEUE - #mark, -AFTER_QUEUE - 1) == mark
+end
+
 local function notes_of(message)
   local _, last, notes = string.find(message, '^{"celeriac": ?"([^"]*)", ?')
   if last then return notes, string.sub(message, last + 1), true end
@@ -74,6 +80,15 @@ end
 local function list_key(prefix, separator, step, queue)
   if step == '0' then return prefix .. queue end
   return prefix .. queue .. separator .. step
+end
+
+-- Add the names of all keys in which messages of a queue wait; ``steps``: joined by ",".
+local function add_places(names, base, prefix, separator, steps, queue)
+  names[#names + 1] = base .. 'front:' .. queue
+  names[#names + 1] = base .. 'delayed:' .. queue
+  for step in string.gmatch(steps, '%d+') do
+    names[#names + 1] = list_key(prefix, separator, step, queue)
+  end
 end
 
 -- The task id: what the last "properties" begins with, in our envelopes and in Celery's.

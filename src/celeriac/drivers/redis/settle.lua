@@ -6,11 +6,10 @@
 --       (done, defer, release, bury), due or "", note, reason (defer: step of the list in which
 --       others may take it till then, or ""), a fresh token or "", numbers of records, messages,
 --       joins, arrivals and tokens, id of the message that the owner may keep or ""; then these:
---       records (id, run, milliseconds, value, notes beside
---       it), messages (see add), joins (id, size, milliseconds, plan), arrivals (join, index, id,
---       member), tokens (join, token)
--- Returns: for each "S", "L" (lost), the number of the message kept, or {"C", ...} (see completes). The first command is a write
--- that a full server permits.
+--       records (id, run, milliseconds, value, notes beside it), messages (see add), joins (id,
+--       size, milliseconds, plan), arrivals (join, index, id, member), tokens (join, token)
+-- Returns: for each "S", "L" (lost), the number of the message that is kept, or {"C", ...} (see
+-- completes). The first command is a write that a full server permits.
 -- include: messages
 -- include: put
 -- include: joins
@@ -82,20 +81,15 @@ local function keep(held, owner, id, row)
   local queue, step, message = row[1], row[2], row[5]
   local keys = {}
   for i = 9, 8 + tonumber(ARGV[8]) do
-    keys[#keys + 1] = base .. 'front:' .. ARGV[i]
-    keys[#keys + 1] = base .. 'delayed:' .. ARGV[i]
-    for each in string.gmatch(ARGV[7], '%d+') do
-      keys[#keys + 1] = list_key(prefix, separator, each, ARGV[i])
-    end
+    add_places(keys, base, prefix, separator, ARGV[7], ARGV[i])
   end
   if #released > 0 or #keys > 1000 or redis.call('EXISTS', unpack(keys)) > 0 then return nil end
   if redis.call('SISMEMBER', base .. 'paused', queue) == 1 then return nil end
   local till = redis.call('ZSCORE', base .. 'cancelled', id)
   if till and tonumber(till) > now then return nil end
   local number = redis.call('INCR', base .. 'seq')
-  local mark = mark_of(step, queue)
-  local itself = mark and string.sub(message, -AFTER_QUEUE - #mark, -AFTER_QUEUE - 1) == mark
-  redis.call('HSET', held, owner .. '/' .. number, itself and message or placed(step, queue, message))
+  local alone = stands_alone(message, mark_of(step, queue))
+  redis.call('HSET', held, owner .. '/' .. number, alone and message or placed(step, queue, message))
   return number
 end
 

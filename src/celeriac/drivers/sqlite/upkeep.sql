@@ -31,7 +31,7 @@ DELETE FROM plans WHERE join_id IN (SELECT value FROM json_each(?))
 DELETE FROM joins WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: anything_expired
--- in: now, 0 or the time before which dead letters go; out: 1 or 0
+-- in: now; out: 1 or 0
 SELECT EXISTS (SELECT 1 FROM results WHERE expires_at <= ?1)
     OR EXISTS (SELECT 1 FROM dedupe_keys WHERE until <= ?1)
     OR EXISTS (SELECT 1 FROM admitted WHERE until <= ?1)
