@@ -227,7 +227,8 @@ class DriverMachine(RuleBasedStateMachine):
     @rule(some=st.lists(st.integers(0, 1000), max_size=3))
     def begin(self, some: list[int]) -> None:
         self._tick()
-        pairs = self._chosen(some)
+        # A stale delivery may have the tag of the one after it: nobody holds both.
+        pairs = list({pair.body: pair for pair in self._chosen(some)}.values())
         real = self.real.broker.begin([pair.real for pair in pairs])
         model = self.model.begin([pair.model for pair in pairs])
         assert [pair.real.tag in real for pair in pairs] == [

@@ -116,6 +116,18 @@ class PublishTests(Suite):
         [delivery] = store.claim(owner)
         assert content(delivery.message) == content(sent)
 
+    def test_due_before_anybody_looked(self, store: StoreUnderTest) -> None:
+        """Rule: by priority first, also what became due while no worker was there."""
+        if not store.capabilities.priorities:
+            pytest.skip("this broker has no priorities")
+        best = store.capabilities.highest_priority
+        store.publish(message("low", priority=abs(best - 3)))
+        store.publish(message("high", priority=best, due_at=store.now() + 2))
+        store.advance(2.5)
+        owner = store.worker()
+        assert ids(store.claim(owner, 1)) == ["high"]
+        assert ids(store.claim(owner, 1)) == ["low"]
+
     # --- keys
 
     def test_key_seen_is_dropped(self, store: StoreUnderTest) -> None:

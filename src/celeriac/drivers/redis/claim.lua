@@ -159,18 +159,19 @@ for _, queue in ipairs(asked) do
   if full then break end
   if not paused[queue] then
     promote(base, prefix, separator, queue, now_text)
-    repeat
-      local before, moved = parked, 0
-      drain(base .. 'front:' .. queue, '0', queue)
-      for step in string.gmatch(ARGV[7], '%d+') do
-        if full then break end
-        drain(list_key(prefix, separator, step, queue), step, queue)
-      end
+    local before = parked
+    drain(base .. 'front:' .. queue, '0', queue)
+    if parked > before then promote(base, prefix, separator, queue, now_text) end
+    for step in string.gmatch(ARGV[7], '%d+') do
       -- What was due already when it was found takes its place behind those that wait.
-      if parked > before then
-        moved = promote(base, prefix, separator, queue, now_text)
-      end
-    until full or moved == 0
+      local moved
+      repeat
+        if full then break end
+        before, moved = parked, 0
+        drain(list_key(prefix, separator, step, queue), step, queue)
+        if parked > before then moved = promote(base, prefix, separator, queue, now_text) end
+      until moved == 0
+    end
   end
 end
 
