@@ -54,6 +54,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     front: bool = True  # what comes back goes ahead of what waits
     by_id: bool = True  # waiting and delayed messages can be found and taken out (peek, cancel, …)
     pauses: bool = True
+    broadcasts: bool = False  # every worker can be given a copy of a message
     keeps_records: bool = True  # results can be read by anybody, again and again
     upkeep_every: float = 1.0  # seconds between two calls of maintain; below 5
     durability: str = ""  # one sentence for `celeriac report`
@@ -109,6 +110,11 @@ class QueueSpec(Protocol):
     def max_length_bytes(self) -> int | None: ...
     @property
     def max_priority(self) -> int | None: ...
+    @property
+    def broadcast(self) -> bool:
+        """Does each worker find what is sent here in a queue of its ``own``?"""
+
+    def own(self, lease: str) -> QueueSpec: ...
 
 
 class Declares(Protocol):

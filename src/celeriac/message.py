@@ -56,13 +56,15 @@ class Owner(Struct, frozen=True, gc=False):
 
 
 class Worker(Struct, frozen=True, kw_only=True):
-    """What a worker registers: ``lease`` is its own choice of name, ``ttl`` how long it lasts."""
+    """What a worker registers: ``lease`` is its own choice of name, ``ttl`` how long it lasts,
+    ``queues`` what it takes from."""
 
     lease: str
     ttl: float
     name: str = ""
     hostname: str = ""
     pid: int = 0
+    queues: tuple[str, ...] = ()
 
 
 Tag: TypeAlias = int | str

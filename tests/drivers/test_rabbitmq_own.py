@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.drivers.rabbitmq_stage import Described, OnRabbit, shared_server
 from tests.drivers.test_redis_servers import certificate
@@ -19,7 +20,7 @@ from celeriac.drivers.rabbitmq.broker import RabbitBroker
 from celeriac.drivers.rabbitmq.errors import Mismatch
 from celeriac.drivers.rabbitmq.tables import short
 from celeriac.exceptions import ImproperlyConfigured, OperationalError
-from celeriac.message import Delivery, MessageState, Owner, TaskRecord, Worker
+from celeriac.message import Delivery, MessageState, Owner, Settled, TaskRecord, Worker
 from celeriac.routing.queues import Exchange, Queue
 from celeriac.testing.harness import assert_waiting, in_background
 from celeriac.testing.samples import bury, defer, done, ids, message, messages, release
@@ -305,6 +306,25 @@ def test_auto_delete_is_refused(connect: Any) -> None:
     broker = connect(queues={"celery": Queue("celery", auto_delete=True)})
     with pytest.raises(ImproperlyConfigured, match=r"auto_delete.*expires="):
         claim(broker)
+
+
+def test_a_retry_stays_in_its_queue(connect: Any) -> None:
+    """Although its exchange leads to others, too."""
+    topic = Exchange("events", "topic")
+    queues = {"celery": Queue("celery", topic, "#"), "mail": Queue("mail", topic, "mail.*")}
+    broker = connect(queues=queues)
+    for name in queues:
+        assert broker.claim(OWNER, [name], 1) == []
+    broker.publish([message("a", exchange="events", routing_key="mail.new")])
+    [delivery], [other] = claim(broker), broker.claim(OWNER, ["mail"], 10)
+    for due_at in (None, time.time() + 0.2):
+        tried = msgspec.structs.replace(delivery.message, due_at=due_at)
+        assert broker.settle([done(delivery, messages=(tried,))]) == [Settled.SETTLED]
+        [delivery] = claim(broker)
+        got = delivery.message
+        assert (got.run, got.exchange, got.routing_key) == ("run-of-a", "events", "mail.new")
+    broker.settle([done(delivery), done(other)])
+    assert broker.claim(OWNER, ["mail"], 10, wait=0.2) == []
 
 
 def test_unroutable_raises(connect: Any) -> None:

@@ -19,7 +19,11 @@ exceptions = importlib.import_module(f"{SIDE}.exceptions")
 chain, chord, group, signature = package.chain, package.chord, package.group, package.signature
 
 app = package.Celery("shop")
-app.conf.update(json.loads(os.environ["INTEROP_CONF"]))
+conf = json.loads(os.environ["INTEROP_CONF"])
+if "broadcast" in conf:  # the name of one
+    made_by = "kombu.common" if SIDE == "celery" else "celeriac.routing"
+    conf["task_queues"] = [importlib.import_module(made_by).Broadcast(conf.pop("broadcast"))]
+app.conf.update(conf)
 
 
 def note(*words: Any) -> None:
@@ -75,6 +79,11 @@ def tell(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     told["delivery_info"] = dict(request.delivery_info)
     told["side"] = SIDE
     return told
+
+
+@app.task(bind=True, name="shop.shout", ignore_result=True)
+def shout(self: Any, word: str) -> None:
+    note("shout", word, self.request.hostname)
 
 
 @app.task(name="shop.count")

@@ -233,6 +233,27 @@ def _waiting(url: str, queues: list[str]) -> int:
     return sum(depth[0] for depth in depths if depth)
 
 
+@pytest.mark.parametrize("sender", SIDES)
+def test_a_broadcast(place: Callable[..., Place], sender: str) -> None:
+    """Every worker of both sides runs it once, however late."""
+    town = place(broadcast="news")
+    hosts = {f"{side}{number}@here" for side in SIDES for number in (1, 2)}
+    town.wait_ready(
+        *(
+            town.start(side, "-c", "2", "-Q", "news", "-n", f"{side}{number}@here")
+            for side in SIDES
+            for number in (1, 2)
+        )
+    )
+    for word, options in (("now", {}), ("later", {"countdown": 1.5})):
+        town.client(sender).send("shout", word, queue="news", **options)
+        town.until_noted(4, "shout", word)
+    town.client(sender).send("shout", "last", queue="news")
+    town.until_noted(4, "shout", "last")
+    for word in ("now", "later", "last"):
+        assert sorted(note[2] for note in town.notes("shout", word)) == sorted(hosts)
+
+
 # --- one queue for both
 
 

@@ -29,6 +29,7 @@ from celeriac.exceptions import (
     UnknownSetting,
 )
 from celeriac.message import MessageState
+from celeriac.routing import Broadcast
 
 # --- names ----------------------------------------------------------------------------------------
 
@@ -805,3 +806,10 @@ def test_a_forked_child_has_its_own_producer_and_locks(app: Celeriac) -> None:
         os.waitpid(pid, 0)
         os.close(out)
     assert app.producer is parents
+
+
+def test_a_broadcast_needs_a_broker_that_can() -> None:
+    app = Celeriac("broadcast", broker="memory://", set_as_current=False)
+    app.conf.task_queues = ["celery", Broadcast("news")]
+    with pytest.raises(ImproperlyConfigured, match=r"'news'.*Broadcast.*memory://.*amqp://"):
+        app.make_broker()

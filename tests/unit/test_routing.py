@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import types
+import uuid
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from celeriac.conf import Settings
 from celeriac.exceptions import ImproperlyConfigured, QueueNotFound
 from celeriac.routing import (
+    Broadcast,
     Exchange,
     Queue,
     Queues,
@@ -94,6 +96,33 @@ class TestQueue:
         ) == Queue("mail", Exchange("shop", "topic"), "m.*")
         assert Queue.of(("mail", {})).routing_key == "mail"
         assert Queue.of(("mail", {"exchange": KOMBU_EXCHANGE})).exchange.type == "topic"
+
+    def test_broadcast(self) -> None:
+        """kombu gives it a name made up in each process: the alias is what they have in common."""
+
+        kombus = type("Broadcast", (types.SimpleNamespace,), {})
+        whole = vars(KOMBU_QUEUE) | {"exchange": by_shape(name="news", type="fanout")}
+        whole |= {"auto_delete": True, "alias": "news", "routing_key": ""}
+        found = Queue.of(kombus(**whole | {"name": f"bcast.{uuid.uuid4()}"}))
+        assert (found.name, found.broadcast, found.exchange.type) == ("news", True, "fanout")
+        known = queues(task_queues=["celery", found])
+        assert known["news"].broadcast
+        mine = known["news"].own("w1.f00")
+        assert (mine.name, mine.broadcast, mine.auto_delete) == ("bcast.news.w1.f00", False, False)
+        assert (mine.exchange.name, mine.expires) == ("news", 1800.0)
+
+        shared = Queue.of(kombus(**whole | {"name": "ours"}))  # one that the user has named
+        assert (shared.name, shared.broadcast) == ("ours", False)
+        assert known["celery"].own("w1.f00") is known["celery"]
+
+    def test_our_broadcast(self) -> None:
+        assert Broadcast("news").exchange == Exchange("news", "fanout")
+        assert Broadcast("news", Exchange("all", "topic"), "n.*").exchange.name == "all"
+        assert Broadcast("news", expires=1.0).own("w").expires == 300.0
+        found = queues(task_queues=[Broadcast("news")])
+        assert found["news"] == Broadcast("news", routing_key="celery")
+        route = router(task_queues=[Broadcast("news")]).route({"queue": "news"}, "tasks.t")
+        assert (route.queue, route.exchange, route.routing_key) == ("news", "news", "celery")
 
     def test_what_is_none(self) -> None:
         with pytest.raises(ImproperlyConfigured, match="3 is no queue"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac import drivers
 from celeriac.contracts import Broker, EventBus, ResultBackend, ScheduleStore
-from celeriac.exceptions import NotCapable
+from celeriac.exceptions import ImproperlyConfigured, NotCapable
 
 if TYPE_CHECKING:
     from celeriac.app.configured import ConfiguredApp
@@ -56,7 +56,19 @@ def make_broker(app: ConfiguredApp) -> Broker:
     use_queues = getattr(broker, "use_queues", None)  # the optional power Declares
     if use_queues is not None:
         use_queues(app.queues)
+    if not broker.capabilities.broadcasts:
+        _check_queues(app, url)
     return broker
+
+
+def _check_queues(app: ConfiguredApp, url: str) -> None:
+    for queue in app.queues.values():
+        if queue.broadcast:
+            raise ImproperlyConfigured(
+                f"The queue {queue.name!r} in task_queues is a Broadcast, and "
+                f"{drivers.scheme_of(url)}:// cannot give a message to every worker: amqp:// can. "
+                "Take it out, or use RabbitMQ."
+            )
 
 
 def make_results(app: ConfiguredApp) -> ResultBackend | None:

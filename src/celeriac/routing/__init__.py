@@ -7,10 +7,18 @@ the queue that the routing key names.
 
 from __future__ import annotations
 
-from celeriac.routing.queues import Exchange, Queue, Queues, parse_queue_weights, topic_matches
+from celeriac.routing.queues import (
+    Broadcast,
+    Exchange,
+    Queue,
+    Queues,
+    parse_queue_weights,
+    topic_matches,
+)
 from celeriac.routing.router import Route, Router
 
 __all__ = [
+    "Broadcast",
     "Exchange",
     "Queue",
     "Queues",

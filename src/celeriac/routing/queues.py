@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from celeriac.conf import Settings
 from celeriac.exceptions import ImproperlyConfigured, QueueNotFound
+
+OWN_KEPT: Final = 1800.0  # seconds that what was sent to all waits for a worker that is gone
+_OWN_KEPT_LEAST: Final = 300.0  # workers show once a minute that they are there
+_UNIQUE = re.compile(r".\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Exchange(Struct, frozen=True):
@@ -58,11 +63,17 @@ class Queue(Struct, frozen=True):
     max_length_bytes: int | None = None
     max_priority: int | None = None
 
+    broadcast: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         # Written as Queue("mail", "shop", "mail") and with kombu's exchanges, too.
         exchange: Any = self.exchange
         if not isinstance(exchange, Exchange):
             force_setattr(self, "exchange", Exchange.of(exchange))
+
+    def own(self, lease: str) -> Queue:
+        """The queue in which the worker with this lease finds what is sent here."""
+        return self
 
     @classmethod
     def of(cls, obj: Any) -> Queue:
@@ -76,6 +87,8 @@ class Queue(Struct, frozen=True):
         if isinstance(getattr(obj, "name", None), str) and hasattr(obj, "routing_key"):
             found = _same_attributes(cls, obj)
             found["routing_key"] = found.get("routing_key") or ""
+            if _is_broadcast(obj):
+                return Broadcast(**{**found, "name": found["alias"], "alias": None})
             return cls(**found)
         raise ImproperlyConfigured(
             f"{obj!r} is no queue: give a name, a pair of name and options, or a Queue."
@@ -96,6 +109,36 @@ class Queue(Struct, frozen=True):
                 f"The queue {name!r} cannot be made of {dict(options)!r}: {exc}. "
                 f"The options are {', '.join(cls.__struct_fields__[1:])} and exchange_type."
             ) from exc
+
+
+class Broadcast(Queue, frozen=True):
+    """A queue whose messages go to every worker that takes from it: each has one of its own,
+    behind the fanout exchange of this name. kombu's Broadcast is the same.
+
+    A worker that stops takes its queue along; that of one that died goes after ``expires`` seconds
+    (half an hour, and five minutes at least). Only brokers with ``Capabilities.broadcasts``."""
+
+    broadcast: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.exchange.name:
+            force_setattr(self, "exchange", Exchange(self.name, "fanout"))
+
+    def own(self, lease: str) -> Queue:
+        """The queue in which the worker with this lease finds its copies."""
+        same = {name: getattr(self, name) for name in self.__struct_fields__}
+        same["name"] = f"bcast.{self.name}.{lease}"
+        same["auto_delete"] = False  # between two claims nobody consumes
+        same["expires"] = max(self.expires or OWN_KEPT, _OWN_KEPT_LEAST)
+        return Queue(**same)
+
+
+def _is_broadcast(obj: Any) -> bool:
+    """Is it kombu's Broadcast, with a queue of its own? Its name is then made up anew in every
+    process; what is common to all of them is the alias."""
+    named = any(cls.__name__ == "Broadcast" for cls in type(obj).__mro__)
+    return named and bool(obj.alias) and _UNIQUE.search(obj.name) is not None
 
 
 def _same_attributes(cls: type[Struct], obj: Any) -> dict[str, Any]:

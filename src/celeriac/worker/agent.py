@@ -270,6 +270,7 @@ class Agent:
             name=options.hostname,
             hostname=socket.gethostname(),
             pid=self._table.supervisor_pid or os.getpid(),
+            queues=tuple(dict.fromkeys(options.queues)),
         )
 
     @property

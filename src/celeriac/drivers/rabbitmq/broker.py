@@ -64,6 +64,7 @@ class RabbitBroker:
         leases=False,
         whole=False,
         front=False,
+        broadcasts=True,
         by_id=False,
         pauses=False,
         durability="Published messages are confirmed by RabbitMQ: they survive the end of its "
@@ -191,14 +192,18 @@ class RabbitBroker:
         with self._lock:
             self._declaring(Line.prepare)
             self._leases[worker.lease] = worker
-            self._presence.tell(self._fresh_line().connection, worker)
+            line = self._fresh_line()
+            line.topology.keep_own(worker)
+            self._presence.tell(line.connection, worker)
 
     def unregister(self, lease: str) -> None:
         with self._lock:
             worker = self._leases.pop(lease, None)
             self._put_back(self._holding.take_from(lease))
             if worker is not None:
-                self._presence.tell(self._fresh_line().connection, worker, gone=True)
+                line = self._fresh_line()
+                self._presence.tell(line.connection, worker, gone=True)
+                line.topology.delete_own(worker)
 
     def heartbeat(self, lease: str) -> Pulse:
         """Alive while the server answers."""
@@ -209,6 +214,7 @@ class RabbitBroker:
             line = self._fresh_line()
             if not line.connection.blocked:  # else it has told us that it does not listen now
                 line.connection.probe()
+                line.topology.keep_own(worker)
                 self._presence.tell(line.connection, worker)
             self._notes.follow(line.connection)
             return Pulse(alive=True, cancelled=self._notes.recent())
@@ -231,7 +237,8 @@ class RabbitBroker:
         def look(line: Line) -> Line:
             self._notes.follow(line.connection)
             self._tend(line)
-            self._intake.ask(line.inbox, wanted, limit, wait > 0, asked)
+            own = [line.topology.own(queue, owner.lease) for queue in wanted]
+            self._intake.ask(line.inbox, own, limit, wait > 0, asked)
             return line
 
         while True:

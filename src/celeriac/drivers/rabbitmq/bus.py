@@ -10,8 +10,8 @@ from typing import Final
 from celeriac.drivers.rabbitmq import frames
 from celeriac.drivers.rabbitmq.bell import Bell
 from celeriac.drivers.rabbitmq.connection import WORK, Connection, connection_name
+from celeriac.drivers.rabbitmq.declaring import Declarations
 from celeriac.drivers.rabbitmq.tables import encode_table, short
-from celeriac.drivers.rabbitmq.topology import Topology
 from celeriac.drivers.rabbitmq.urls import Options
 from celeriac.exceptions import OperationalError
 from celeriac.utils import uuid
@@ -59,7 +59,7 @@ class RabbitEventBus:
                 pass  # it has ended; a new one is made
         connection = self._connection = Connection(self.options, connection_name("events"))
         self._queue = ""
-        Topology(connection, None, "classic").declare_exchange(EXCHANGE, "direct")
+        Declarations(connection).declare_exchange(EXCHANGE, "direct")
         return connection
 
     def listen(self, topics: Iterable[str], timeout: float) -> list[tuple[str, bytes]]:
@@ -83,19 +83,19 @@ class RabbitEventBus:
 
     def _attend(self, connection: Connection, topics: set[str]) -> None:
         """The queue is there and gets these topics."""
-        topology = Topology(connection, None, "classic")
+        declarations = Declarations(connection)
         if not self._queue:
             self._queue = f"celeriac.events.{uuid()}"
             self._topics = set()
-            topology.declare_own_queue(self._queue, dict(_ARGUMENTS), _EXCLUSIVE)
+            declarations.declare_queue(self._queue, dict(_ARGUMENTS), _EXCLUSIVE)
             qos = b"\x00\x00\x00\x00" + _WINDOW.to_bytes(2, "big") + b"\x00"
             connection.call(frames.QOS, qos, frames.QOS_OK, on=WORK)
             data = b"\x00\x00" + short(self._queue) + short("events") + b"\x00" + encode_table({})
             connection.call(frames.CONSUME, data, frames.CONSUME_OK, on=WORK)
         for topic in topics - self._topics:
-            topology.bind_queue(self._queue, EXCHANGE, topic)
+            declarations.bind_queue(self._queue, EXCHANGE, topic)
         for topic in self._topics - topics:
-            topology.unbind_queue(self._queue, EXCHANGE, topic)
+            declarations.unbind_queue(self._queue, EXCHANGE, topic)
         self._topics = topics
 
     def _heard(self, connection: Connection) -> list[tuple[str, bytes]]:

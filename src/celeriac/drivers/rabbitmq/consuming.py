@@ -160,7 +160,7 @@ class Inbox:
 
     def _arrive(self, content: Content, queue: str) -> None:
         self._unacked[content.tag] = None
-        letter = letters.read(content, queue)
+        letter = letters.read(content, self._topology.called(queue), queue)
         lost = int(letter.extra.get(letters.LOST, 0)) if letter.extra else 0
         held = Held(content.tag, letter, lost, content.redelivered, time.monotonic())
         self.arrived.append(held)

@@ -40,7 +40,7 @@ class Guard:
 
     def take(self, inbox: Inbox, held: Held, changes: Mapping[str, Any]) -> None:
         """Put the message under guard, with changed headers. Raises OperationalError."""
-        queue = held.letter.message.queue
+        queue = held.letter.home
         self._open()
         self._topology.reachable(queue)
         extra = letters.carried(held.letter)
@@ -53,7 +53,7 @@ class Guard:
         old = held.tag
         inbox.exchange(old, content.tag)
         held.tag = content.tag
-        held.letter = letters.read(content, queue)
+        held.letter = letters.read(content, held.letter.message.queue, queue)
         held.since = time.monotonic()
         self._connection.send(frames.ack(WORK, old))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
+from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +34,7 @@ BURIED_AT: Final = "celeriac-buried-at"
 EXCHANGE: Final = "celeriac-exchange"
 ROUTING_KEY: Final = "celeriac-routing-key"
 QUEUE: Final = "celeriac-queue"
+OWN: Final = "celeriac-own"  # a worker's copy of what was sent to all: its run is its own
 
 _OURS: Final = "celeriac-"
 # What the server adds on the way; it is told apart from the application's own headers.
@@ -51,10 +53,11 @@ _shorts: dict[str, bytes] = {}
 
 
 class Letter(Struct, frozen=True):
-    """A message as it came in. ``extra`` are the headers that only this driver understands, and
-    the server's."""
+    """A message as it came in. ``home`` is the queue that it came from, which may be a worker's
+    own; ``extra`` are the headers that only this driver understands, and the server's."""
 
     message: Message
+    home: str
     extra: dict[str, Any]
     headers: dict[str, Any]
 
@@ -102,8 +105,8 @@ def _known(text: str) -> bytes:
     return known
 
 
-def read(content: Content, queue: str) -> Letter:
-    """The message of a content that came from ``queue``."""
+def read(content: Content, queue: str, home: str = "") -> Letter:
+    """The message of a content that came from ``home``, if that is not the queue itself."""
     properties = content.properties
     headers = properties.headers
     extra: dict[str, Any] = {}
@@ -119,10 +122,13 @@ def read(content: Content, queue: str) -> Letter:
         exchange, key = "", queue  # it has waited in a chain of delays
     elif QUEUE in extra:
         exchange, key = "", queue  # a dead letter
+    run = properties.message_id or id
+    if home and home != queue and OWN not in extra:
+        run = str(uuid5(NAMESPACE_OID, f"{run}/{home}"))  # each worker's run is told apart
     return Letter(
         Message(
             id=id,
-            run=properties.message_id or id,
+            run=run,
             queue=queue,
             headers=_encode(headers),
             body=content.body,
@@ -137,6 +143,7 @@ def read(content: Content, queue: str) -> Letter:
             join=extra.get(JOIN),
             dedupe_key=extra.get(DEDUPE),
         ),
+        home or queue,
         extra,
         headers,
     )
@@ -167,11 +174,19 @@ def instant(text: Any) -> float | None:
 def carried(letter: Letter) -> dict[str, Any]:
     """The headers of ours that a copy of the message keeps, whatever becomes of it."""
     kept = {name: letter.extra[name] for name in _KEPT if name in letter.extra}
-    message = letter.message
-    if (message.exchange, message.routing_key) != ("", message.queue):
-        kept[EXCHANGE] = message.exchange
-        kept[ROUTING_KEY] = message.routing_key
+    kept.update(way(letter.message, letter.home))
     return kept
+
+
+def way(message: Message, home: str) -> dict[str, Any]:
+    """The headers of ours that say how it once came here, for what goes to its queue directly."""
+    known: dict[str, Any] = {}
+    if (message.exchange, message.routing_key) != ("", message.queue):
+        known[EXCHANGE] = message.exchange
+        known[ROUTING_KEY] = message.routing_key
+    if home != message.queue:
+        known[OWN] = 1
+    return known
 
 
 _KEPT = (DEDUPE, PUBLISH_ID, LOST, NOTE, BEGUN)

@@ -26,12 +26,13 @@ _PAUSES: Final = (0.1, 0.3, 0.6)  # seconds, before what was refused whole is se
 
 class Parcel(Struct, frozen=True, gc=False):
     """The frames of one message but for the first, which says where to, and whose queue they are
-    for."""
+    for. ``mandatory``: it is an error if nobody gets it."""
 
     exchange: str
     routing_key: str
     queue: str
     data: bytes
+    mandatory: bool = True
 
 
 class Sender:
@@ -51,6 +52,9 @@ class Sender:
         Mismatch, QueueNotFound."""
         queue, exchange, key = message.queue, message.exchange, message.routing_key
         self._topology.queue(queue)
+        to_all = self._topology.is_broadcast(queue)
+        if to_all and not exchange:
+            exchange, key = self._topology.way_to(queue)
         extra: dict[str, Any] = {}
         if message.dedupe_key is not None:
             extra[letters.DEDUPE] = message.dedupe_key
@@ -64,7 +68,7 @@ class Sender:
         delay = 0.0 if due_at is None else due_at - self._clock()
         if delay > 0:
             extra[letters.DUE] = due_at
-            if direct:
+            if direct or to_all:
                 if exchange:
                     extra[letters.EXCHANGE], extra[letters.ROUTING_KEY] = exchange, key
                 exchange, key = self._topology.delay(queue, delay)
@@ -72,23 +76,32 @@ class Sender:
                 extra[letters.EXCHANGE], extra[letters.ROUTING_KEY] = exchange, key
                 exchange, key = self._topology.celery_delay(exchange, key, delay)
                 self._topology.celery_target(queue)
-        return self.frames_of(message, extra, exchange, key, queue)
+        return self.frames_of(message, extra, exchange, key, queue, mandatory=not to_all)
 
     def copy(
         self, letter: letters.Letter, changes: Mapping[str, Any], due_at: float | None = None
     ) -> Parcel:
         """A message that came in, for the end of its queue now or when due. ``changes``: headers
         of ours; None removes one."""
-        queue = letter.message.queue
         extra = letters.carried(letter)
         extra.update(changes)
+        return self._back(letter.message, letter.home, extra, due_at)
+
+    def next_try(self, message: Message, letter: letters.Letter) -> Parcel:
+        """The next try of the message that came in: for the queue that it came from, and not for
+        others that its exchange leads to."""
+        return self._back(message, letter.home, letters.way(message, letter.home), message.due_at)
+
+    def _back(
+        self, message: Message, queue: str, extra: dict[str, Any], due_at: float | None
+    ) -> Parcel:
         delay = 0.0 if due_at is None else due_at - self._clock()
         exchange, key = "", queue
         if delay > 0:
             extra[letters.DUE] = due_at
             exchange, key = self._topology.delay(queue, delay)
         extra = {name: value for name, value in extra.items() if value is not None}
-        return self.frames_of(letter.message, extra, exchange, key, queue)
+        return self.frames_of(message, extra, exchange, key, queue)
 
     def dead(self, letter: letters.Letter, reason: str) -> Parcel:
         """A message that came in, as a dead letter."""
@@ -104,12 +117,19 @@ class Sender:
         return self.frames_of(letter.message, extra, "", self._topology.dead(queue), queue)
 
     def frames_of(
-        self, message: Message, extra: Mapping[str, Any], exchange: str, key: str, queue: str
+        self,
+        message: Message,
+        extra: Mapping[str, Any],
+        exchange: str,
+        key: str,
+        queue: str,
+        *,
+        mandatory: bool = True,
     ) -> Parcel:
         """The message with these headers of ours, for this exchange and key."""
         flags, properties = letters.properties(message, extra)
         data = frames.content(WORK, flags, properties, message.body, self._connection.frame_max)
-        return Parcel(exchange, key, queue, data)
+        return Parcel(exchange, key, queue, data, mandatory)
 
     def reply(self, record: TaskRecord) -> bytes:
         """A result, to the queue of whoever asked for it; nobody may be there any more."""
@@ -173,7 +193,7 @@ class Sender:
         begun: set[tuple[str, str]] = set()
         for parcel in parcels:
             way = parcel.exchange, parcel.routing_key
-            mandatory = way not in begun or parcel is last[way]
+            mandatory = parcel.mandatory and (way not in begun or parcel is last[way])
             begun.add(way)
             connection.published += 1
             pieces += (self._head(*way, mandatory), parcel.data)

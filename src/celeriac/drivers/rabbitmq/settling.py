@@ -9,7 +9,7 @@ from celeriac.drivers.rabbitmq.consuming import Held
 from celeriac.drivers.rabbitmq.holding import Holding
 from celeriac.drivers.rabbitmq.line import Line
 from celeriac.drivers.rabbitmq.publishing import Parcel, Sender
-from celeriac.message import Outcome, Settled, Settlement, Verdict
+from celeriac.message import Message, Outcome, Settled, Settlement, Verdict
 
 
 def settle(
@@ -49,16 +49,25 @@ def _write(
     for record in settlement.records:
         if record.reply_to:
             replies.append(sender.reply(record))
+    letter = held.letter
     for message in settlement.messages:
-        parcels.append(sender.parcel(message))
+        if _same(message, letter.message):
+            parcels.append(sender.next_try(message, letter))
+        else:
+            parcels.append(sender.parcel(message))
     verdict = settlement.verdict
     if verdict is Verdict.DEFER:
         changes = {letters.NOTE: settlement.note or None, letters.BEGUN: None}
-        parcels.append(sender.copy(held.letter, changes, settlement.due_at))
+        parcels.append(sender.copy(letter, changes, settlement.due_at))
     elif verdict is Verdict.RELEASE:
-        parcels.append(sender.copy(held.letter, {letters.BEGUN: None}))
+        parcels.append(sender.copy(letter, {letters.BEGUN: None}))
     elif verdict is Verdict.BURY:
-        parcels.append(sender.dead(held.letter, settlement.reason))
+        parcels.append(sender.dead(letter, settlement.reason))
+
+
+def _same(message: Message, old: Message) -> bool:
+    """Is it the next try of the old one, where that was?"""
+    return (message.id, message.run, message.queue) == (old.id, old.run, old.queue)
 
 
 def _carry_out(

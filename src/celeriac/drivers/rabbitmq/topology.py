@@ -14,18 +14,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from celeriac.contracts import QueueSpec
-from celeriac.drivers.rabbitmq import frames
 from celeriac.drivers.rabbitmq.connection import Connection
-from celeriac.drivers.rabbitmq.errors import (
-    NOT_FOUND,
-    PRECONDITION_FAILED,
-    RESOURCE_LOCKED,
-    ChannelClosed,
-    Unreachable,
-    declared_otherwise,
-)
-from celeriac.drivers.rabbitmq.tables import encode_table, short
-from celeriac.exceptions import ImproperlyConfigured, OperationalError
+from celeriac.drivers.rabbitmq.declaring import DURABLE, Declarations
+from celeriac.exceptions import ImproperlyConfigured
+from celeriac.message import Worker
 
 UNIT: Final = 0.064  # seconds
 LEVELS: Final = 32
@@ -37,19 +29,20 @@ CELERY_DELAYED: Final = "celery_delayed"
 CELERY_DELIVERY: Final = "celery_delayed_delivery"
 DEAD: Final = ".dead"
 
-_DURABLE, _AUTO_DELETE = 2, 8
+_AUTO_DELETE = 8
 _EXCHANGE_AUTO_DELETE = 4
 
 
-class Topology:
+class Topology(Declarations):
     """What one connection has declared. ``queues``: the application's, by name; None: a queue is
     a durable classic one."""
 
     def __init__(self, connection: Connection, queues: Any, delayed_type: str) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._queues = queues
         self._delayed_type = delayed_type
         self._known: set[tuple[str, ...]] = set()
+        self._own: dict[str, tuple[str, QueueSpec]] = {}  # of workers: the name it has for them
 
     @property
     def used(self) -> set[str]:
@@ -64,16 +57,21 @@ class Topology:
             return
         spec = self._spec(name)
         if spec is None:
-            self._declare_queue(name, {}, _DURABLE)
+            self.declare_queue(name, {}, DURABLE)
+        elif spec.broadcast:
+            self.exchange(spec.exchange.name, spec.exchange.type, spec)
         elif not spec.no_declare:
-            flags = (
-                _DURABLE * bool(spec.durable)
-                + 4 * bool(spec.exclusive)
-                + _AUTO_DELETE * bool(spec.auto_delete)
-            )
-            self._declare_queue(name, queue_arguments(spec), flags)
+            self._declare(spec)
             self._bind(spec)
         self._known.add(("queue", name))
+
+    def _declare(self, spec: QueueSpec) -> None:
+        flags = (
+            DURABLE * bool(spec.durable)
+            + 4 * bool(spec.exclusive)
+            + _AUTO_DELETE * bool(spec.auto_delete)
+        )
+        self.declare_queue(spec.name, queue_arguments(spec), flags)
 
     def consumed(self, name: str) -> None:
         """The queue is there, and what Celery's clients delay for it will come: they count on its
@@ -103,10 +101,55 @@ class Topology:
         spec = self._spec(name)
         if spec is None or not spec.exchange.name or spec.exchange.type == "direct":
             return False
-        return self.kind(name) == "quorum"
+        return not spec.broadcast and self.kind(name) == "quorum"
 
     def _spec(self, name: str) -> QueueSpec | None:
+        if name in self._own:
+            return self._own[name][1]
         return None if self._queues is None else self._queues[name]
+
+    # --- queues of single workers ---------------------------------------------------------------
+
+    def own(self, name: str, lease: str) -> str:
+        """The queue in which the worker with this lease finds what is sent to ``name``."""
+        spec = self._spec(name)
+        if spec is None or not spec.broadcast:
+            return name
+        mine = spec.own(lease)
+        self._own[mine.name] = name, mine
+        return mine.name
+
+    def called(self, queue: str) -> str:
+        """What the application calls this queue."""
+        return self._own[queue][0] if queue in self._own else queue
+
+    def is_broadcast(self, name: str) -> bool:
+        spec = self._spec(name)
+        return spec is not None and spec.broadcast
+
+    def way_to(self, name: str) -> tuple[str, str]:
+        """Exchange and routing key of what is sent to a broadcast."""
+        spec = self._spec(name)
+        assert spec is not None
+        return spec.exchange.name, spec.routing_key
+
+    def keep_own(self, worker: Worker) -> None:
+        """The queues of this worker are there, and the server knows that they are in use."""
+        for name in worker.queues:
+            queue = self.own(name, worker.lease)
+            if ("queue", queue) in self._known and queue in self._own:
+                spec = self._own[queue][1]
+                self._declare(spec)
+                self._bind(spec)
+            elif queue != name:
+                self.consumed(queue)
+
+    def delete_own(self, worker: Worker) -> None:
+        """The worker is gone, and what was sent to it with all others."""
+        for name in worker.queues:
+            queue = self.own(name, worker.lease)
+            if queue != name:
+                self.delete_queue(queue)
 
     def _bind(self, spec: QueueSpec) -> None:
         exchange = spec.exchange
@@ -119,16 +162,20 @@ class Topology:
         """The exchange is there. Raises Mismatch."""
         if ("exchange", name) in self._known or name.startswith("amq."):
             return
-        flags, arguments, passive = _DURABLE, {}, False
+        flags, arguments, passive = DURABLE, {}, False
         if spec is not None:
             exchange = spec.exchange
             if exchange.no_declare:
                 return
-            flags = _DURABLE * bool(exchange.durable)
+            flags = DURABLE * bool(exchange.durable)
             flags += _EXCHANGE_AUTO_DELETE * bool(exchange.auto_delete)
             arguments, passive = exchange.arguments or {}, exchange.passive
-        self._declare_exchange(name, kind, flags + passive, arguments)
+        self.declare_exchange(name, kind, flags + passive, arguments)
         self._known.add(("exchange", name))
+
+    def delete_queue(self, name: str) -> None:
+        self.forget(name)
+        super().delete_queue(name)
 
     def forget(self, name: str) -> None:
         """The queue has gone: it is to be declared again when it is next needed."""
@@ -164,7 +211,7 @@ class Topology:
         name = queue + DEAD
         if ("dead", queue) not in self._known:
             if self.depth(name) is None:
-                self._declare_queue(name, self._dead_arguments(queue), _DURABLE)
+                self.declare_queue(name, self._dead_arguments(queue), DURABLE)
             self._known.add(("dead", queue))
         return name
 
@@ -198,7 +245,11 @@ class Topology:
         """What the exchange DELIVERY gets for the queue ends up in it."""
         if ("delayed", queue) not in self._known:
             self.queue(queue)
-            self.bind_queue(queue, DELIVERY, "#." + word(queue))
+            spec = self._spec(queue)
+            if spec is not None and spec.broadcast:
+                self.bind_exchange(spec.exchange.name, DELIVERY, "#." + word(queue))
+            else:
+                self.bind_queue(queue, DELIVERY, "#." + word(queue))
             self._known.add(("delayed", queue))
 
     def declare_delay_queue(self, name: str, arguments: dict[str, Any]) -> None:
@@ -210,15 +261,7 @@ class Topology:
         }
         if self._delayed_type == "quorum":
             arguments["x-dead-letter-strategy"] = "at-least-once"
-        self._declare_queue(name, arguments, _DURABLE)
-
-    def declare_own_queue(self, name: str, arguments: dict[str, Any], flags: int) -> None:
-        """One that is nobody else's."""
-        self._declare_queue(name, arguments, flags)
-
-    def unbind_queue(self, queue: str, exchange: str, key: str) -> None:
-        data = b"\x00\x00" + short(queue) + short(exchange) + short(key) + encode_table({})
-        self._ask("queue", queue, frames.QUEUE_UNBIND, data, frames.QUEUE_UNBIND_OK)
+        self.declare_queue(name, arguments, DURABLE)
 
     def own_chain(self) -> None:
         """What delays messages is there."""
@@ -257,7 +300,7 @@ class Topology:
         if spec is None or ("celery delayed", queue) in self._known:
             return
         key = f"#.{spec.routing_key}"
-        self._bind_exchange(spec.exchange.name, CELERY_DELIVERY, key)
+        self.bind_exchange(spec.exchange.name, CELERY_DELIVERY, key)
         self.bind_queue(queue, spec.exchange.name, key)
         self._known.add(("celery delayed", queue))
 
@@ -268,73 +311,7 @@ class Topology:
         arguments = {"x-message-ttl": ttl, "x-dead-letter-exchange": below}
         self.declare_delay_queue(this, arguments)
         self.bind_queue(this, this, f"{stars}1.#")
-        self._bind_exchange(below, this, f"{stars}0.#")
-
-    # --- questions ------------------------------------------------------------------------------
-
-    def depth(self, queue: str) -> tuple[int, int] | None:
-        """How many messages wait, and how many consumers there are; None: no such queue."""
-        arguments = b"\x00\x00" + short(queue) + b"\x01" + encode_table({})
-        try:
-            answer = self._connection.call(frames.QUEUE_DECLARE, arguments, frames.QUEUE_DECLARE_OK)
-        except ChannelClosed as closed:
-            if closed.code == NOT_FOUND:
-                return None
-            if closed.code == RESOURCE_LOCKED:
-                return 0, 1  # somebody's exclusive queue
-            raise self._otherwise("queue", queue, closed) from closed
-        _, at = frames.short_at(answer.arguments, 0)
-        return (
-            int.from_bytes(answer.arguments[at : at + 4], "big"),
-            int.from_bytes(answer.arguments[at + 4 : at + 8], "big"),
-        )
-
-    # --- declarations ---------------------------------------------------------------------------
-
-    def _declare_queue(self, name: str, arguments: dict[str, Any], flags: int) -> None:
-        data = b"\x00\x00" + short(name) + bytes((flags,)) + encode_table(arguments)
-        self._ask("queue", name, frames.QUEUE_DECLARE, data, frames.QUEUE_DECLARE_OK)
-
-    def declare_exchange(self, name: str, kind: str) -> None:
-        """A durable one."""
-        self._declare_exchange(name, kind, _DURABLE, {})
-
-    def _declare_exchange(
-        self, name: str, kind: str, flags: int, arguments: dict[str, Any]
-    ) -> None:
-        data = b"\x00\x00" + short(name) + short(kind) + bytes((flags,)) + encode_table(arguments)
-        self._ask("exchange", name, frames.EXCHANGE_DECLARE, data, frames.EXCHANGE_DECLARE_OK)
-
-    def bind_queue(
-        self, queue: str, exchange: str, key: str, arguments: dict[str, Any] | None = None
-    ) -> None:
-        data = b"\x00\x00" + short(queue) + short(exchange) + short(key) + b"\x00"
-        data += encode_table(arguments or {})
-        self._ask("queue", queue, frames.QUEUE_BIND, data, frames.QUEUE_BIND_OK)
-
-    def _bind_exchange(self, target: str, source: str, key: str) -> None:
-        data = b"\x00\x00" + short(target) + short(source) + short(key) + b"\x00"
-        self._ask(
-            "exchange",
-            target,
-            frames.EXCHANGE_BIND,
-            data + encode_table({}),
-            frames.EXCHANGE_BIND_OK,
-        )
-
-    def _ask(
-        self, what: str, name: str, kind: tuple[int, int], data: bytes, answer: tuple[int, int]
-    ) -> None:
-        try:
-            self._connection.call(kind, data, answer)
-        except ChannelClosed as closed:
-            raise self._otherwise(what, name, closed) from closed
-
-    def _otherwise(self, what: str, name: str, closed: ChannelClosed) -> OperationalError:
-        place = self._connection.endpoint.name
-        if closed.code == PRECONDITION_FAILED:
-            return declared_otherwise(what, name, closed.text, place)
-        return Unreachable(f"The {what} {name!r} on {place} cannot be used: {closed}.")
+        self.bind_exchange(below, this, f"{stars}0.#")
 
 
 def queue_arguments(spec: QueueSpec) -> dict[str, Any]:
