@@ -10,6 +10,7 @@ import re
 import time
 
 from celeriac import Celeriac
+from celeriac.routing import Broadcast
 
 app = Celeriac("bombed")
 app.conf.update(
@@ -19,6 +20,8 @@ app.conf.update(
     broker_connection_retry_on_startup=not os.environ.get("BOMBED_IMPATIENT"),
     task_max_deliveries=int(os.environ.get("BOMBED_MAX_DELIVERIES", "10")),
 )
+if os.environ.get("BOMBED_BROADCAST"):
+    app.conf.task_queues = [Broadcast(os.environ["BOMBED_BROADCAST"])]
 
 _ledger = -1
 
@@ -55,6 +58,14 @@ def pid(self, seconds: float) -> int:
     time.sleep(seconds)
     note("done", self.request.id)
     return os.getpid()
+
+
+@app.task(bind=True, ignore_result=True)
+def hear(self, number: int) -> None:
+    """A broadcast: each worker's run is another."""
+    note("start", f"{number}/{self.request.hostname}")
+    time.sleep(0.005)
+    note("done", f"{number}/{self.request.hostname}")
 
 
 @app.task

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,8 +30,10 @@ from tests.proxy import Proxy
 from tests.servers import RabbitServer
 
 from celeriac import Celeriac, states
+from celeriac.routing import Broadcast
 
 TASKS = 20_000
+BROADCASTS = 2_000
 KILLS = 100
 TIMEOUT = 1.0  # seconds within which the server must answer
 RESTARTS = 5 if FULL else 2
@@ -160,6 +164,43 @@ def test_random_kills(make: Make, results: str, rng: random.Random) -> None:
     repeats = ground.ledger.repeats(bomber.killed)
     print(f"repeats per killed process: {dict(sorted(Counter(n for n, _ in repeats).items()))}")
     assert bomber.count >= kills, "all had run before all kills were made"
+    assert all(times <= 1 + just for times, just in repeats), repeats
+
+
+@pytest.mark.timeout(600)
+def test_broadcasts(make: Make, rng: random.Random) -> None:
+    """Each worker runs each of them once, although its runners and agents are killed: what a
+    killed one held comes to another of the same worker."""
+    ground = make("rpc://")
+    ground.app.conf.task_queues = [Broadcast("news")]
+    env = {**ground.env, "BOMBED_BROADCAST": "news"}
+    hosts = ("one@here", "two@here")
+    count, kills = scaled(BROADCASTS), scaled(KILLS)
+    killed: dict[int, float] = {}
+    running = [
+        WorkerProcess(env, "-c", "2", "-n", host, log=ground.folder / host) for host in hosts
+    ]
+    try:
+        wait_until(lambda: all(worker.ready() for worker in running), 30, "workers to be up")
+        for number in range(count):
+            ground.app.send_task("bombed.hear", (number,), queue="news", ignore_result=True)
+            if number % (count // kills) == 0:
+                worker = rng.choice(running)
+                pid = rng.choice([child.pid for child in worker.children()])
+                os.kill(pid, signal.SIGKILL)
+                killed[pid] = time.monotonic()
+                time.sleep(rng.uniform(0, 0.1))
+        wanted = {f"{number}/{host}" for number in range(count) for host in hosts}
+        heard = ground.ledger.read
+        wait_until(lambda: heard().of("done").keys() == wanted, 60, "each to have heard all")
+        assert [worker.stop() for worker in running] == [0, 0]
+    finally:
+        for worker in running:
+            if worker.alive():
+                worker.kill_tree()
+    starts = Counter(heard().of("start").values())
+    print(f"{count} broadcasts to two workers, {len(killed)} kills, starts of each: {dict(starts)}")
+    repeats = ground.ledger.repeats(killed)
     assert all(times <= 1 + just for times, just in repeats), repeats
 
 
