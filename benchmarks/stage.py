@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from celeriac import Celeriac
+from celeriac.protocol.times import parse_time
 
 ROOT = Path(__file__).parent.parent
 
@@ -152,8 +153,6 @@ def done_times(app: Celeriac, ids: Sequence[str]) -> list[float]:
 
 
 def _epoch(text: str) -> float:
-    from celeriac.protocol.task import parse_time
-
     value = parse_time(text)
     assert value is not None
     return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from benchmarks import chart, run
 from benchmarks.clock import Span, watch
 from benchmarks.peers import BY_DEFAULT, OTHERS, chosen, tally
-from benchmarks.stage import FULL, QUICK, interleaved, percentile
+from benchmarks.stage import FULL, QUICK, ROOT, interleaved, percentile
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -46,6 +48,19 @@ FULL_RUN = a_run(
     thousand_waiting={"celeriac": [50e3]},
     million_waiting={"celeriac": [45e3]},
 )
+
+
+def test_it_runs() -> None:
+    """Figures come out; what they are on this machine now says nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "sqlite:speed"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"[1-9][\d,]*/s; plain loop", done.stdout)) == 3, done.stdout
 
 
 def test_bars_compare_medians() -> None:
