@@ -138,7 +138,7 @@ def _is_broadcast(obj: Any) -> bool:
     """Is it kombu's Broadcast, with a queue of its own? Its name is then made up anew in every
     process; what is common to all of them is the alias."""
     named = any(cls.__name__ == "Broadcast" for cls in type(obj).__mro__)
-    return named and bool(obj.alias) and _UNIQUE.search(obj.name) is not None
+    return named and bool(getattr(obj, "alias", None)) and _UNIQUE.search(obj.name) is not None
 
 
 def _same_attributes(cls: type[Struct], obj: Any) -> dict[str, Any]:

@@ -190,11 +190,9 @@ class RabbitBroker:
         """The lease is this connection: there is nothing to tell the server. What delays messages
         is made now, so that the first one is not late."""
         with self._lock:
-            self._declaring(Line.prepare)
+            self._declaring(lambda line: line.prepare(worker))
             self._leases[worker.lease] = worker
-            line = self._fresh_line()
-            line.topology.keep_own(worker)
-            self._presence.tell(line.connection, worker)
+            self._presence.tell(self._fresh_line().connection, worker)
 
     def unregister(self, lease: str) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from celeriac.drivers.rabbitmq.guarding import Guard
 from celeriac.drivers.rabbitmq.publishing import Parcel, Sender
 from celeriac.drivers.rabbitmq.topology import Topology
 from celeriac.drivers.rabbitmq.urls import Options
+from celeriac.message import Worker
 
 
 class Line:
@@ -25,10 +26,12 @@ class Line:
         self.inbox = Inbox(connection, self.topology)
         self.guard = Guard(connection, self.topology, self.sender)
 
-    def prepare(self) -> None:
-        """Make what takes the server a while, when nobody waits for it."""
+    def prepare(self, worker: Worker) -> None:
+        """Make what takes the server a while, when nobody waits for it, and what is this
+        worker's alone."""
         self.topology.own_chain()
         self.topology.expect_delayed()
+        self.topology.keep_own(worker)
 
     def replace(self, parked: Sequence[tuple[Held, Parcel]]) -> None:
         """Acknowledge these when what replaces them is safe."""
