@@ -9,7 +9,9 @@ import datetime
 import os
 import platform
 import shlex
+import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 from benchmarks import broker, canvas, chart, environments, rabbitmq, redis, run, sqlite
@@ -117,6 +119,7 @@ def keep(found: run.Run, folder: Path) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # no server is left behind
     arguments = _arguments()
     effort = QUICK if arguments.quick else FULL
     if parts := _chosen(arguments.parts, "sqlite", list(ON_SQLITE)):
