@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.drivers.redis_stage import shared_server
 
 from celeriac import Celeriac, drivers, states
 from celeriac.drivers.memory import forget
@@ -49,11 +50,11 @@ class Deaf:
 class World:
     """An application and one runner of a pool, in a thread."""
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self, pool: str, url: str = URL) -> None:
         self.lost: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
         self.go = threading.Event()
-        self.app: Any = Celeriac("deaf", broker=URL, set_as_current=False)
+        self.app: Any = Celeriac("deaf", broker=url, backend=url, set_as_current=False)
         self._make_tasks()
         make = self.app.make_broker
         self.app.make_broker = lambda: Deaf(make(), self.lost)
@@ -72,6 +73,12 @@ class World:
         @self.app.task(name="count", bind=True)
         def count(task: Any) -> None:
             self.runs[task.request.id] += 1
+
+        @self.app.task(name="lose", bind=True)
+        def lose(task: Any) -> None:
+            """Nobody hears that this task was settled."""
+            self.runs[task.request.id] += 1
+            self.lost["settle"] = 2
 
         @self.app.task(name="once", bind=True, acks_late=False)
         def once(task: Any) -> None:
@@ -143,6 +150,20 @@ def test_a_task_whose_begin_is_not_answered_is_run_once(world: World) -> None:
         assert result.get(timeout=10) is None
     assert len(begin) == 2
     assert world.runs[result.id] == 1
+
+
+def test_a_step_that_was_kept_and_nobody_was_told() -> None:
+    """It is this process's by now, which does not know: it goes back, and runs once."""
+    server = shared_server()
+    server.call("FLUSHALL")
+    world = World("processes", server.url)
+    try:
+        lose, step = world.app.tasks["lose"].si(), world.app.tasks["count"].si()
+        assert (lose | step | step).apply_async().get(timeout=20) is None
+        assert world.lost["settle"] == 0
+        assert list(world.runs.values()) == [1, 1, 1]
+    finally:
+        world.end()
 
 
 def test_a_settlement_that_is_not_answered_stands(world: World) -> None:
