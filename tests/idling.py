@@ -49,7 +49,7 @@ def least_costs(processes: Sequence[psutil.Process], seconds: float, most: float
 
 def _costs_of(processes: Sequence[psutil.Process], seconds: float) -> tuple[list[float], float]:
     """The share of a processor that each takes over so many seconds, and the factor, 1 or more, by
-    which waking up is dearer than usual meanwhile, by a process that does no more than look around."""
+    which waking up is dearer than usual meanwhile, by a process that only looks around."""
     napper = subprocess.Popen([sys.executable, "-c", _NAPPER])
     try:
         watched = [*processes, psutil.Process(napper.pid)]
