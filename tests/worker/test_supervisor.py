@@ -20,6 +20,7 @@ from tests.idling import least_costs
 
 from celeriac.worker.options import WorkerOptions
 from celeriac.worker.process import EXIT_MEMORY, EXIT_RECYCLED, EXIT_SHUTDOWN, EXIT_TERMINATE
+from celeriac.worker.supervisor import ECHO
 
 HERE = Path(__file__).parent
 
@@ -250,6 +251,7 @@ def test_a_stuck_agent_does_not_keep_the_worker_from_ending(start: Callable[...,
     until(lambda: not (tree.stage / "do-agent").exists(), tree.text)
     tree.signal(signal.SIGTERM)
     tree.wait("stopped", 2)
+    time.sleep(ECHO)  # sooner it would be taken for an echo of the first one
     tree.signal(signal.SIGTERM)
     until(lambda: "without waiting" in tree.text() or "Cold" in tree.text(), tree.text)
     if "without waiting" not in tree.text():
