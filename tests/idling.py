@@ -11,18 +11,15 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["least_costs", "processor_seconds"]
+__all__ = ["costs_of", "processor_seconds"]
 
 _USUAL_PRICE = 0.0003
-"""Seconds of processor time for which a quiet machine wakes a process that looks around a little:
-what it needs has left the caches meanwhile, and some of it the memory."""
+"""Seconds of processor time for which a quiet machine wakes a process that looks at a clock."""
 _NAP = 0.5
 _NAPPER = f"""
-import json, time
+import time
 while True:
     time.sleep({_NAP})
-    open("/proc/self/stat", "rb").read()
-    json.loads(json.dumps({{str(number): number for number in range(50)}}))
 """
 
 
@@ -34,23 +31,10 @@ def processor_seconds(process: psutil.Process) -> float:
     return float(sum(process.cpu_times()[:2]))
 
 
-def least_costs(processes: Sequence[psutil.Process], seconds: float, most: float) -> list[float]:
-    """The share of a processor that each takes over so many seconds, at the price of waking up on
-    a quiet machine; measured again, twice at most, if that is more than ``most``: what others do
-    meanwhile can only add to it."""
-    least = [float("inf")] * len(processes)
-    for _ in range(3):
-        shares, dear = _costs_of(processes, seconds)
-        least = [min(was, share / dear) for was, share in zip(least, shares, strict=True)]
-        if max(least) <= most:
-            break
-    return least
-
-
-def _costs_of(processes: Sequence[psutil.Process], seconds: float) -> tuple[list[float], float]:
+def costs_of(processes: Sequence[psutil.Process], seconds: float) -> tuple[list[float], float]:
     """The share of a processor that each takes over so many seconds, and the factor, 1 or more, by
-    which waking up is dearer than usual meanwhile, by a process that only looks around."""
-    napper = subprocess.Popen([sys.executable, "-c", _NAPPER])
+    which waking up is dearer than usual meanwhile, by a process that does nothing else."""
+    napper = subprocess.Popen([sys.executable, "-S", "-c", _NAPPER])
     try:
         watched = [*processes, psutil.Process(napper.pid)]
         time.sleep(1.0)  # until it has begun

@@ -214,7 +214,8 @@ class Broker(Protocol):
         are released go ahead of what waits in their queue with their priority, in the order of
         the batch, without the mark of ``begin``. DEFER without ``due_at``: to the end, now.
 
-        An arrival at a join that is unknown, complete or expired changes nothing. A token that is
+        An arrival at a join that is unknown, complete or expired changes nothing (a driver that
+        shares its joins with Celery keeps what comes before its join). A token that is
         not the one told last for its join is as none: the answer is Completes again. A token for
         a join that somebody else has completed meanwhile (a part that was sent twice) is answered
         by Completes without parts, and nothing is done: settle again without what would have

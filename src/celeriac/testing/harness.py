@@ -115,6 +115,7 @@ class StoreUnderTest(Connection):
     wake_within = 1.0  # seconds, of a busy machine, until a waiting call has noticed
     unreachable_url: str | None = None  # nothing can be opened there
     has_broker = True  # False: a result backend alone
+    keeps_early_parts = False  # does an arrival count that comes before its join was opened?
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()

@@ -259,8 +259,8 @@ class DriverMachine(RuleBasedStateMachine):
             fields["records"] = (record(sent.id, finish.state, run=finish.run),)
         if finish.follows:
             fields["messages"] = (self._message(sent.id, sent.queue, priority=sent.priority),)
-        # A driver may keep what comes before its join (Redis does, for Celery's clients).
-        if finish.place is not None and finish.place in self.opened:
+        early = finish.place not in self.opened and self.store.keeps_early_parts
+        if finish.place is not None and not early:
             fields["arrivals"] = (arrival(finish.index, finish.place),)
         if verdict is Verdict.DEFER:
             fields |= {"due_at": self.store.now() + finish.delay, "note": f"n{finish.which}"}
