@@ -114,7 +114,8 @@ class QueueSpec(Protocol):
     def broadcast(self) -> bool:
         """Does each worker find what is sent here in a queue of its ``own``?"""
 
-    def own(self, lease: str) -> QueueSpec: ...
+    def own(self, lease: str) -> QueueSpec:
+        """The queue in which the worker with this lease finds what is sent here."""
 
 
 class Declares(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.drivers.rabbitmq_stage import shared_server
 from tests.drivers.test_rabbitmq_own import cut
 
@@ -129,7 +130,7 @@ def test_what_comes_back_is_for_the_same_worker(world: World, delay: float | Non
     two.broker.settle([done(other)])
     due_at = None if delay is None else time.time() + delay
     ways: list[Callable[[Delivery], Settlement]] = [
-        lambda d: done(d, messages=(_next_try(d.message, due_at),)),
+        lambda d: done(d, messages=(replace(d.message, due_at=due_at),)),
         lambda d: defer(d, due_at),
         release,
     ]
@@ -141,11 +142,6 @@ def test_what_comes_back_is_for_the_same_worker(world: World, delay: float | Non
         delivery = again
     assert two.claim(wait=0.3) == []
     one.broker.settle([done(delivery)])
-
-
-def _next_try(old: Message, due_at: float | None) -> Message:
-    fields = {name: getattr(old, name) for name in old.__struct_fields__}
-    return Message(**{**fields, "due_at": due_at})
 
 
 @pytest.mark.parametrize("begun", [False, True])

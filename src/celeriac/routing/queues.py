@@ -13,7 +13,7 @@ from celeriac.conf import Settings
 from celeriac.exceptions import ImproperlyConfigured, QueueNotFound
 
 OWN_KEPT: Final = 1800.0  # seconds that what was sent to all waits for a worker that is gone
-_OWN_KEPT_LEAST: Final = 300.0  # workers show once a minute that they are there
+_OWN_KEPT_LEAST: Final = 300.0  # seconds; many heartbeats, each of which keeps the queue
 _UNIQUE = re.compile(r".\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
