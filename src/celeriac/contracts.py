@@ -138,7 +138,8 @@ class Tended(Protocol):
     """An optional power of a broker that has something to do while its claims are worked on."""
 
     def tend(self) -> None:
-        """Called about twice a minute while a task runs for long, from any thread."""
+        """Called twice a minute or more often while tasks run for long and nothing is claimed,
+        from any thread."""
 
 
 @runtime_checkable
@@ -166,7 +167,8 @@ class Broker(Protocol):
         """Let go of the connection; waiting calls return. May be called twice."""
 
     def wake(self) -> None:
-        """Make calls that wait return now, with what there is. From any thread."""
+        """Make calls that wait return now, with what there is; nothing comes to them any more.
+        From any thread."""
 
     def publish(self, messages: Sequence[Message], joins: Sequence[Join] = ()) -> int:
         """All durable in the store when it returns, or none. How many were not dropped by key.
@@ -199,7 +201,8 @@ class Broker(Protocol):
         seconds while there is nothing. Raises LeaseLost if the owner's lease is gone.
 
         A delayed message takes its place when it becomes due, as if it was published then; the
-        claim that finds it due may put it there. ``wait`` is real time, whatever the clock."""
+        claim that finds it due may put it there. ``wait`` is real time, whatever the clock. A wait
+        that has ended in vain may be ready for the next claim, which should follow."""
 
     def begin(self, deliveries: Sequence[Delivery]) -> list[Tag]:
         """Mark "not again" just before starting (at most once). The tags no longer held."""

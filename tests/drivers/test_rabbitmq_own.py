@@ -189,6 +189,15 @@ def test_held_for_longer_than_the_server_allows() -> None:
         broker.close()
 
 
+def test_a_wait_is_over_when_it_is_tended(connect: Any) -> None:
+    """What would have come to a claim that ended in vain comes to others while tasks run."""
+    first, second = connect(), connect()
+    assert claim(first, wait=0.2) == []
+    first.tend()
+    first.publish(messages("a"))
+    assert [delivery.message.id for delivery in claim(second)] == ["a"]
+
+
 # --- delays -------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -69,11 +69,15 @@ class Ground:
         self._left: set[str] = set()
         self._read = 0
 
-    def send(self, calls: list[tuple[float]]) -> None:
-        for start in range(0, len(calls), 1000):
-            part = calls[start : start + 1000]
-            sent = self.app.send_many(self.app.signature("bombed.work", call) for call in part)
-            ids = [result.id for result in sent]
+    def send(self, calls: list[tuple[float]], queues: Sequence[str] = ("celery",)) -> None:
+        """So many seconds each, to each of the queues."""
+        work = [
+            self.app.signature("bombed.work", call, queue=queue)
+            for call in calls
+            for queue in queues
+        ]
+        for start in range(0, len(work), 1000):
+            ids = [result.id for result in self.app.send_many(work[start : start + 1000])]
             self.ids += ids
             self._left |= set(ids)
 
@@ -233,6 +237,35 @@ def test_server_stopped_and_started(make: Make, rng: random.Random) -> None:
 
         ground.harmed(restart, RESTARTS)
         ground.check()
+        ground.app.close()
+
+
+@pytest.mark.timeout(120)
+def test_tasks_longer_than_the_server_allows(tmp_path: Path) -> None:
+    """The consumer timeout hits no long task, in no pool, also while the worker ends and waits
+    for it: each runs once."""
+    pools = ("threads", "asyncio")
+    with RabbitServer("consumer_timeout = 3500") as server:
+        assert isinstance(server, RabbitServer)
+        server.control("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+        ground = Ground(f"{server.new_vhost()}?guard_after=0.5", tmp_path, "rpc://")
+        running = [
+            WorkerProcess(ground.env, "-c", "1", "-P", pool, "-Q", pool, log=tmp_path / pool)
+            for pool in pools
+        ]
+        try:
+            ground.send([(9.0,)], queues=pools)
+            wait_until(lambda: len(ground.ledger.read().of("start")) == 2, 30, "both to run")
+            time.sleep(4.5)
+            for worker in running:
+                worker.term()
+            wait_until(lambda: not any(worker.alive() for worker in running), 30, "both to end")
+            assert [worker.stop() for worker in running] == [0, 0]
+        finally:
+            for worker in running:
+                if worker.alive():
+                    worker.kill_tree()
+        assert ground.check() == 0
         ground.app.close()
 
 

@@ -236,6 +236,20 @@ class ClaimTests(Suite):
         store.publish(message("a"))
         assert ids(store.claim(owner, wait=5)) == ["a"]
 
+    def test_woken_waits_take_no_wake_ups(self, store: StoreUnderTest) -> None:
+        """wake: whoever was woken claims no more, and a message wakes one who still waits."""
+        owner, woken = store.worker(), store.connect().broker
+        first = in_background(lambda: woken.claim(owner, ["celery"], 10, wait=20))
+        assert_waiting(first)
+        claim = in_background(lambda: store.claim(owner, wait=20))
+        assert_waiting(claim)
+        woken.wake()
+        assert first.result(20) == []
+        begun = time.monotonic()
+        store.publish(message("a"))
+        assert ids(claim.result(20)) == ["a"]
+        assert time.monotonic() - begun < store.wake_within
+
     # --- pausing
 
     def test_paused_queues_are_left_out(self, store: StoreUnderTest) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ class Keeper:
         self._runner = runner
         self._busy = threading.Event()
         self._stopped = False
-        # The optional power Tended: what the broker must do while a task holds the main thread.
-        self._tend: Callable[[], None] | None = getattr(runner.link.broker, "tend", None)
         self._tend_due = 0.0
         self._thread = threading.Thread(target=self._work, name="celeriac-keeper", daemon=True)
 
@@ -74,6 +71,6 @@ class Keeper:
             runner.release_pending()
         if running_for >= SETTLE_AFTER and not runner.settler.empty:
             runner.settler.flush()
-        if self._tend is not None and running_for >= RELEASE_AFTER and now >= self._tend_due:
+        if running_for >= RELEASE_AFTER and now >= self._tend_due:
             self._tend_due = now + TEND_EVERY
-            self._tend()
+            runner.tend()

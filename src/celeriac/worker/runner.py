@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from celeriac import states
@@ -112,6 +112,8 @@ class BaseRunner:
         self.pending: deque[Delivery] = deque()
         self.in_hand: set[Tag] = set()  # what runs beside the claiming, in pools that do so
         self.waker = Waker(table.bell, self._wake)
+        # The optional power Tended.
+        self._tend: Callable[[], None] | None = getattr(self.link.broker, "tend", None)
         self.unsure = False  # the answer to a claim was lost: more may be ours than we know
         self.ran = 0
 
@@ -233,6 +235,14 @@ class BaseRunner:
         if deliveries:
             self.slot.count(claimed=len(deliveries))
         return deliveries
+
+    def tend(self) -> None:
+        """Let the broker do what it must while tasks run and nothing is claimed."""
+        if self._tend is not None:
+            try:
+                self._tend()
+            except OperationalError as exc:
+                logger.warning("The broker cannot be told that tasks still run: %s", exc)
 
     def _give_back_unknown(self) -> None:
         """What a claim took whose answer never came. Known is at least what was before we ask."""

@@ -109,7 +109,7 @@ class RabbitBroker:
             self._holding.clear()
             if line is not None:
                 try:
-                    line.give_back()
+                    line.return_arrived()
                 except OperationalError as exc:
                     logger.debug("The connection broke before it was closed: %s", exc)
                 line.connection.close()
@@ -281,15 +281,15 @@ class RabbitBroker:
 
     def tend(self) -> None:
         """To be called now and then while a task runs for long: what is held for longer than the
-        server allows is guarded, what came too late for the last claim is given back."""
+        server allows is guarded, what came too late for the last claim is given back. Whoever
+        calls this claims nothing just now: nothing may be left to come."""
         with self._lock:
             line = self._line
             if line is None or not line.connection.alive:
                 return
             while line.connection.read(0.0):
                 pass
-            line.inbox.take_in()
-            if line.inbox.arrived and not line.inbox.waits_for_claim:
+            if not self._sleeping:
                 line.return_arrived()
             self._tend(line)
 

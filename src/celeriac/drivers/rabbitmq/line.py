@@ -39,23 +39,14 @@ class Line:
         self.inbox.outbox.append(self.inbox.acks([held.tag for held, _ in parked]))
 
     def return_arrived(self) -> None:
-        """What was not claimed yet goes back, to the end of its queue, counted as nothing."""
-        arrived = self.inbox.arrived
-        if arrived:
-            self.inbox.unsubscribe(wait=True)
-            self.inbox.take_in()
-            self.replace([(held, self.sender.copy(held.letter, {})) for held in arrived])
-            arrived.clear()
-        self.inbox.flush()
-
-    def give_back(self) -> None:
-        """Before closing: what has arrived and was not claimed goes back uncounted."""
+        """What was not claimed yet goes back, to the end of its queue, counted as nothing; no more
+        comes until the next claim."""
         if not self.connection.alive:
             return
         self.inbox.unsubscribe(wait=True)
         self.inbox.take_in()
-        arrived = list(self.inbox.arrived)
+        arrived = self.inbox.arrived
         if arrived:
-            self.sender.send([self.sender.copy(held.letter, {}) for held in arrived])
-            self.inbox.outbox.append(self.inbox.acks([held.tag for held in arrived]))
+            self.replace([(held, self.sender.copy(held.letter, {})) for held in arrived])
+            arrived.clear()
         self.inbox.flush()

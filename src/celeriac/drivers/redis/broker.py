@@ -157,7 +157,11 @@ class RedisBroker:
                         waiter.claimed_at = now
                         waiter.due_at, waiter.stopped = due_at, stopped
                 left = deadline - time.monotonic()
-                if left <= 0 or self._bell.rings != rings:
+                if self._bell.rings != rings:
+                    if waiter is not None:
+                        waiter.unblock()  # there may be no claim after this one
+                    break
+                if left <= 0:
                     break
                 if waiter is None:
                     waiter = self._room.take(names)

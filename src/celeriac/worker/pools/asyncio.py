@@ -51,6 +51,7 @@ class AsyncioRunner(BaseRunner):
                 await self._feed()
                 code = self.worn_out()
             while self._running:
+                await self._in(self._settling, self.tend)
                 await asyncio.wait(self._running, timeout=WAIT)
         finally:
             await self._in(self._settling, self.settler.flush)
@@ -66,6 +67,7 @@ class AsyncioRunner(BaseRunner):
         try:
             await asyncio.wait_for(self._free.acquire(), WAIT)
         except TimeoutError:
+            await self._in(self._settling, self.tend)
             return
         free = 1
         while not self._free.locked():

@@ -45,11 +45,13 @@ class ThreadsRunner(BaseRunner):
     def _join(self, thread: threading.Thread) -> None:
         """Wait for what runs; the supervisor ends the process when its time is up."""
         while thread.is_alive():
+            self.tend()
             thread.join(timeout=WAIT)
 
     def _feed(self) -> None:
         """Claim one message for each free thread, and hand them out."""
         if not self._free.acquire(timeout=WAIT):
+            self.tend()
             return
         free = 1
         while free < self.options.concurrency and self._free.acquire(blocking=False):
