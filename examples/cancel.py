@@ -6,12 +6,11 @@ Run it with ``python -m examples.cancel``; it starts its own worker on a tempora
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from celeriac import Celeriac
 from celeriac.exceptions import TaskRevokedError
-from examples.worker_process import own_worker
+from examples.worker_process import own_worker, wait_until
 
 app = Celeriac("examples.cancel")
 
@@ -25,14 +24,6 @@ def remind(text: str) -> str:
 def long_calculation(started: str) -> None:
     Path(started).touch()
     time.sleep(600)
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
-    until = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError(f"not within {timeout} s: {condition}")
-        time.sleep(0.02)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,15 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 GRACE = 30.0  # seconds a worker gets to finish what it runs
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
+    """Raises TimeoutError when it takes longer, in seconds."""
+    until = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError(f"not within {timeout} s: {condition}")
+        time.sleep(0.02)
 
 
 class WorkerDied(Exception):

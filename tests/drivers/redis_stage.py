@@ -67,7 +67,7 @@ class OnServer(StoreUnderTest):
         for key in self.wire("KEYS", "*"):
             left = self.wire("PTTL", key)
             if left >= 0:
-                rest = int(left - (seconds - passed) * 1000)
+                rest = round(left - (seconds - passed) * 1000)
                 self.wire("PEXPIRE", key, rest) if rest > 0 else self.wire("DEL", key)
 
     def close(self) -> None:

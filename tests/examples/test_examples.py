@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.drivers.rabbitmq_stage import shared_server
 
 ROOT = Path(__file__).parents[2]
 SAYS = {
@@ -43,6 +45,7 @@ SAYS = {
         "before tax: 660",
         "failed: Dependency sold_in('atlantis') raised KeyError('atlantis')",
     ],
+    "broadcast": ["told: east@example", "told: west@example"],
     "dead_letters": ["lamp: 60", "kept: ", "chair: 219"],
 }
 
@@ -56,9 +59,11 @@ def test_every_example_is_here() -> None:
 
 @pytest.mark.parametrize("name", SAYS)
 def test_the_example_runs(name: str) -> None:
+    more = {"CELERIAC_BROKER_URL": shared_server().new_vhost()} if name == "broadcast" else {}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", f"examples.{name}"],
         cwd=ROOT,
+        env={**os.environ, **more},
         capture_output=True,
         text=True,
         timeout=90,

@@ -14,8 +14,9 @@ from tests.drivers.redis_stage import shared_server
 from celeriac import Celeriac, drivers, states
 from celeriac.drivers.memory import forget
 from celeriac.exceptions import OperationalError
-from celeriac.message import Settlement, Verdict, Worker
+from celeriac.message import Delivery, Owner, Settled, Settlement, Verdict, Worker
 from celeriac.settling import Settling
+from celeriac.testing.samples import message
 from celeriac.worker import pools
 from celeriac.worker.options import WorkerOptions
 from celeriac.worker.settler import Settler
@@ -174,6 +175,38 @@ def test_a_settlement_that_is_not_answered_stands(world: World) -> None:
     assert set(world.runs.values()) == {1}
     admin = drivers.admin_of(world.app.producer.broker._inner)
     until(lambda: not any(queue.in_flight for queue in admin.queues()))
+
+
+class Failing:
+    """A way to the stores: what comes of each call, in order; after these all goes well."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors = [*errors, *[None] * 9]
+
+    def settle(self, batch: list[Settlement]) -> list[Settled]:
+        if error := self.errors.pop(0):
+            raise error
+        return [Settled.SETTLED] * len(batch)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        [OperationalError("away")],
+        [OperationalError("away"), ValueError("odd")],
+        # Odd, so one by one: the one that may have kept something comes first.
+        [ValueError("odd"), OperationalError("away")],
+        [ValueError("odd"), OperationalError("away"), None, OperationalError("away")],
+    ],
+)
+def test_what_may_have_been_kept_is_not_forgotten(errors: list[Exception | None]) -> None:
+    """Whatever else happens to its batch: the next claim asks for it."""
+    settler = Settler(Failing(*errors), lambda: False)  # type: ignore[arg-type]
+    for number, keep in enumerate([("celery",), ()]):
+        one = Delivery(message=message(), owner=Owner(LEASE, 0, 1), tag=number)
+        settler.add(Settlement(delivery=one, keep=keep), 0.0)
+    settler.flush()
+    assert settler.unsure
 
 
 class Choosy:

@@ -39,11 +39,14 @@ from celeriac.message import (
 )
 from celeriac.testing.harness import Connection, StoreUnderTest
 from celeriac.testing.material import (
+    DELAYS,
     IDS,
     JOINS,
+    LASTING,
     LEASES,
     QUEUES,
     TICK,
+    TTL,
     UPKEEP,
     Finish,
     Pair,
@@ -105,7 +108,7 @@ class DriverMachine(RuleBasedStateMachine):
     def register(self, lease: str) -> None:
         self._tick()
         for broker in (self.real.broker, self.model):
-            broker.register(Worker(lease=lease, ttl=10.0))
+            broker.register(Worker(lease=lease, ttl=TTL))
 
     @rule(lease=leases)
     def unregister(self, lease: str) -> None:
@@ -149,7 +152,7 @@ class DriverMachine(RuleBasedStateMachine):
         names=some_ids,
         queue=st.sampled_from(QUEUES),
         priority=st.sampled_from([0, 3, 9]),
-        delay=st.sampled_from([None, None, 5.0, 20.0]),
+        delay=st.sampled_from([None, None, *DELAYS]),
         key=st.sampled_from([None, None, "k1", "k2"]),
         place=st.sampled_from([None, None, *JOINS]),
     )
@@ -281,7 +284,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     # --- cancelling and operating
 
-    @rule(names=some_ids, lasts=st.sampled_from([5.0, 50.0]), terminate=st.booleans())
+    @rule(names=some_ids, lasts=st.sampled_from(LASTING), terminate=st.booleans())
     def cancel(self, names: list[str], lasts: float, terminate: bool) -> None:
         self._tick()
         owner = self._client()
@@ -333,7 +336,7 @@ class DriverMachine(RuleBasedStateMachine):
         name=st.sampled_from(IDS),
         state=st.sampled_from([states.STARTED, states.SUCCESS, states.FAILURE, states.REVOKED]),
         run=st.sampled_from(["r1", "r2"]),
-        lasts=st.sampled_from([None, 5.0, 50.0]),
+        lasts=st.sampled_from([None, *LASTING]),
     )
     def put(self, name: str, state: str, run: str, lasts: float | None) -> None:
         self._tick()

@@ -15,8 +15,14 @@ IDS = ("a", "b", "c", "d", "e")
 QUEUES = ("one", "two")
 LEASES = ("w1", "w2", "client")
 JOINS = ("j1", "j2")
-UPKEEP = Upkeep(max_deliveries=2, dead_expires=200.0, dead_max=4)
-TICK = 0.0137  # so that nothing happens in the very moment in which something else ends
+# Time moves by whole ticks, and what ends by itself does so between two: a server whose own clock
+# runs on meanwhile has half a tick to be late or early.
+TICK = 0.05
+BETWEEN = TICK / 2
+TTL = 10.0 + BETWEEN  # of a lease
+UPKEEP = Upkeep(max_deliveries=2, dead_expires=200.0 + BETWEEN, dead_max=4)
+DELAYS = (5.0 + BETWEEN, 20.0 + BETWEEN)
+LASTING = (5.0 + BETWEEN, 50.0 + BETWEEN)
 
 queues = st.permutations(QUEUES).flatmap(lambda names: st.sampled_from([names, names[:1]]))
 some_ids = st.lists(st.sampled_from(IDS), min_size=1, max_size=3)
@@ -56,7 +62,7 @@ finishes = st.builds(
     follows=st.booleans(),
     place=st.sampled_from([None, None, *JOINS]),
     index=st.integers(0, 1),
-    delay=st.sampled_from([-1.0, 5.0, 20.0]),
+    delay=st.sampled_from([-1.0, *DELAYS]),
 )
 
 
