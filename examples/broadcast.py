@@ -27,7 +27,7 @@ def forget_prices(self: Task[..., Any], folder: str) -> None:
 
 
 def main() -> None:
-    if app.conf.broker_url.partition("://")[0] not in ("amqp", "amqps", "pyamqp"):
+    if (app.conf.broker_url or "").partition("://")[0] not in ("amqp", "amqps", "pyamqp"):
         raise SystemExit(
             "Broadcasts need RabbitMQ: set CELERIAC_BROKER_URL, for example to "
             "amqp://guest:guest@localhost//."
