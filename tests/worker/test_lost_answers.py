@@ -13,6 +13,7 @@ from tests.drivers.redis_stage import shared_server
 
 from celeriac import Celeriac, drivers, states
 from celeriac.drivers.memory import forget
+from celeriac.drivers.memory.broker import MemoryBroker
 from celeriac.exceptions import OperationalError
 from celeriac.message import Delivery, Owner, Settled, Settlement, Verdict, Worker
 from celeriac.settling import Settling
@@ -175,6 +176,33 @@ def test_a_settlement_that_is_not_answered_stands(world: World) -> None:
     assert set(world.runs.values()) == {1}
     admin = drivers.admin_of(world.app.producer.broker._inner)
     until(lambda: not any(queue.in_flight for queue in admin.queues()))
+
+
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_the_last_task_ends_while_the_broker_is_tended(
+    pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that is told to stop tends to its broker till all has ended, and ends well."""
+    tended, settling, settle = threading.Event(), threading.Event(), MemoryBroker.settle
+
+    def slow(broker: MemoryBroker, settlements: Any) -> Any:
+        settling.set()
+        time.sleep(0.2)
+        return settle(broker, settlements)
+
+    def tend(broker: MemoryBroker) -> None:
+        time.sleep(0.1)
+        tended.set()
+
+    monkeypatch.setattr(MemoryBroker, "tend", tend, raising=False)
+    monkeypatch.setattr(MemoryBroker, "settle", slow)
+    world = World(pool)
+    (hold,) = world.send("hold")
+    until(lambda: world.runs[hold.id] == 1)
+    world.go.set()
+    assert settling.wait(10)
+    world.end()
+    assert tended.is_set()
 
 
 class Failing:

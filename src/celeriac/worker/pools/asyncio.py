@@ -50,9 +50,9 @@ class AsyncioRunner(BaseRunner):
             while not self.stopping and not code:
                 await self._feed()
                 code = self.worn_out()
-            while self._running:
+            while running := list(self._running):
                 await self._in(self._settling, self.tend)
-                await asyncio.wait(self._running, timeout=WAIT)
+                await asyncio.wait(running, timeout=WAIT)
         finally:
             await self._in(self._settling, self.settler.flush)
             self._claimer.shutdown()
