@@ -148,18 +148,19 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("results", "pool", "share"),
+    ("results", "pool", "tasks", "kills"),
     [
-        ("rpc://", "processes", 1),
-        ("redis", "processes", 1),
-        ("rpc://", "threads", 2),
-        ("redis", "asyncio", 2),
+        ("rpc://", "processes", scaled(TASKS), scaled(KILLS)),
+        ("redis", "processes", scaled(TASKS), scaled(KILLS)),
+        ("rpc://", "threads", scaled(TASKS // 2), scaled(KILLS // 4)),
+        ("redis", "asyncio", scaled(TASKS // 2), scaled(KILLS // 4)),
     ],
 )
-def test_random_kills(make: Make, results: str, pool: str, share: int, rng: random.Random) -> None:
+def test_random_kills(
+    make: Make, results: str, pool: str, tasks: int, kills: int, rng: random.Random
+) -> None:
     """Runner, agent, supervisor and whole tree, in equal parts, of two workers. A killed runner's
     repeats: what it ran, and what it had just finished."""
-    tasks, kills = scaled(TASKS // share), scaled(KILLS // share**2)  # more at once end sooner
     slots, at_once = (2, 1) if pool == "processes" else (SEATS, SEATS)
     ground = make(results)
     ground.send(durations(tasks, rng))
@@ -252,10 +253,10 @@ def test_server_stopped_and_started(make: Make, rng: random.Random) -> None:
 
 @pytest.mark.timeout(120)
 def test_tasks_longer_than_the_server_allows(tmp_path: Path) -> None:
-    """The consumer timeout hits no long task, in no pool, also while the worker ends and waits
-    for it: each runs once."""
-    pools = ("threads", "asyncio")
-    with RabbitServer("consumer_timeout = 3500") as server:
+    """The consumer timeout hits no long task of a pool that is full, nor of one that ends and
+    waits for it: each runs once."""
+    pools, allowed = ("threads", "asyncio"), 3.5  # seconds
+    with RabbitServer(f"consumer_timeout = {allowed * 1000:.0f}") as server:
         assert isinstance(server, RabbitServer)
         server.control("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
         ground = Ground(f"{server.new_vhost()}?guard_after=0.5", tmp_path, "rpc://")
@@ -264,9 +265,9 @@ def test_tasks_longer_than_the_server_allows(tmp_path: Path) -> None:
             for pool in pools
         ]
         try:
-            ground.send([(9.0,)], queues=pools)
+            ground.send([(2 * allowed + 2,)], queues=pools)
             wait_until(lambda: len(ground.ledger.read().of("start")) == 2, 30, "both to run")
-            time.sleep(4.5)
+            time.sleep(allowed + 1)
             for worker in running:
                 worker.term()
             wait_until(lambda: not any(worker.alive() for worker in running), 30, "both to end")

@@ -1,4 +1,4 @@
-"""A runner whose broker does what it is asked, and whose answer never comes."""
+"""A runner and its broker, whose answers come late or never."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from celeriac.exceptions import OperationalError
 from celeriac.message import Delivery, Owner, Settled, Settlement, Verdict, Worker
 from celeriac.settling import Settling
 from celeriac.testing.samples import message
-from celeriac.worker import pools
+from celeriac.worker import keeper, pools
 from celeriac.worker.options import WorkerOptions
+from celeriac.worker.pools import asyncio as asyncio_pool
+from celeriac.worker.pools import threads as threads_pool
 from celeriac.worker.settler import Settler
 from celeriac.worker.slots import SlotTable, Stopping
 
@@ -176,6 +178,25 @@ def test_a_settlement_that_is_not_answered_stands(world: World) -> None:
     assert set(world.runs.values()) == {1}
     admin = drivers.admin_of(world.app.producer.broker._inner)
     until(lambda: not any(queue.in_flight for queue in admin.queues()))
+
+
+@pytest.mark.parametrize("pool", ["processes", "threads", "asyncio"])
+def test_the_broker_is_tended_while_all_slots_are_taken(
+    pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tended: list[float] = []
+    monkeypatch.setattr(
+        MemoryBroker, "tend", lambda _: tended.append(time.monotonic()), raising=False
+    )
+    monkeypatch.setattr(keeper, "IDLE", 0.2)
+    monkeypatch.setattr(keeper, "TEND_EVERY", 0.2)
+    for module in (threads_pool, asyncio_pool):
+        monkeypatch.setattr(module, "WAIT", 0.2)
+    world = World(pool)
+    held = world.send("hold", world.table.size)
+    until(lambda: len(tended) >= 3)
+    assert world.runs == Counter(one.id for one in held)
+    world.end()
 
 
 @pytest.mark.parametrize("pool", ["threads", "asyncio"])

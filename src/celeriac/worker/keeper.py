@@ -1,7 +1,7 @@
 """The keeper: a thread beside a runner that acts when a task turns out longer than thought.
 
 After 10 ms it settles what was finished before; after 100 ms it gives back what was claimed and
-has not started. It sleeps while the runner is idle.
+has not started; twice a minute it has the broker tended. It sleeps while the runner is idle.
 """
 
 from __future__ import annotations

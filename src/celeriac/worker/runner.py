@@ -112,7 +112,6 @@ class BaseRunner:
         self.pending: deque[Delivery] = deque()
         self.in_hand: set[Tag] = set()  # what runs beside the claiming, in pools that do so
         self.waker = Waker(table.bell, self._wake)
-        # The optional power Tended.
         self._tend: Callable[[], None] | None = getattr(self.link.broker, "tend", None)
         self.unsure = False  # the answer to a claim was lost: more may be ours than we know
         self.ran = 0
@@ -237,12 +236,13 @@ class BaseRunner:
         return deliveries
 
     def tend(self) -> None:
-        """Let the broker do what it must while tasks run and nothing is claimed."""
+        """Let the broker do what it must while tasks run and nothing is claimed, if it has the
+        optional power Tended."""
         if self._tend is not None:
             try:
                 self._tend()
             except OperationalError as exc:
-                logger.warning("The broker cannot be told that tasks still run: %s", exc)
+                logger.warning("Cannot tell the broker that tasks still run, trying again: %s", exc)
 
     def _give_back_unknown(self) -> None:
         """What a claim took whose answer never came. Known is at least what was before we ask."""

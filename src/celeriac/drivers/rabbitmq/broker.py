@@ -257,14 +257,17 @@ class RabbitBroker:
                     return batch
                 fd = line.connection.fileno()
                 ready = line.inbox.waits
+                if ready:
+                    self._sleeping += 1
+                crowded = self._sleeping > 1
             asked = True
             if ready:  # else what came was parked, and there is more to ask for
-                self._sleeping += 1
                 try:
                     # Of several threads that wait one is rung for; the others look by themselves.
-                    self._bell.sleep(fd, left if self._sleeping == 1 else min(left, CROWDED))
+                    self._bell.sleep(fd, min(left, CROWDED) if crowded else left)
                 finally:
-                    self._sleeping -= 1
+                    with self._lock:
+                        self._sleeping -= 1
 
     def begin(self, deliveries: Sequence[Delivery]) -> list[Tag]:
         """Put under guard with the mark: whoever gets it after our end sees that it was begun."""

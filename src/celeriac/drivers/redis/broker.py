@@ -157,11 +157,10 @@ class RedisBroker:
                         waiter.claimed_at = now
                         waiter.due_at, waiter.stopped = due_at, stopped
                 left = deadline - time.monotonic()
-                if self._bell.rings != rings:
-                    if waiter is not None:
-                        waiter.unblock()  # there may be no claim after this one
-                    break
-                if left <= 0:
+                rung = self._bell.rings != rings
+                if rung and waiter is not None:
+                    waiter.unblock()  # there may be no claim after this one
+                if rung or left <= 0:
                     break
                 if waiter is None:
                     waiter = self._room.take(names)
